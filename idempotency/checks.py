@@ -1,0 +1,1 @@
+"""System checks for guarded views, registered when the app is ready."""

@@ -1,0 +1,58 @@
+"""The IDEMPOTENCY_* settings, read when they are used, so that override_settings works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+LONGEST_WAIT = timedelta(seconds=10)
+
+
+def header() -> str:
+    """IDEMPOTENCY_HEADER: the request header that carries the key."""
+    return getattr(settings, "IDEMPOTENCY_HEADER", "Idempotency-Key")
+
+
+def retention() -> timedelta:
+    """IDEMPOTENCY_RETENTION: how long a completed record answers for its operation."""
+    return duration("IDEMPOTENCY_RETENTION", timedelta(hours=24))
+
+
+def wait() -> timedelta:
+    """IDEMPOTENCY_WAIT: how long a duplicate waits for the first to end before it is refused."""
+    return duration("IDEMPOTENCY_WAIT", timedelta(0))
+
+
+def duration(name: str, default: timedelta) -> timedelta:
+    value = getattr(settings, name, default)
+    if not isinstance(value, timedelta):
+        raise ImproperlyConfigured(f"{name} must be a datetime.timedelta, not {value!r}.")
+    return value
+
+
+def database() -> str | None:
+    """IDEMPOTENCY_DATABASE: alias of the database of the records; None asks the routers."""
+    return getattr(settings, "IDEMPOTENCY_DATABASE", None)
+
+
+def max_stored_body() -> int:
+    """IDEMPOTENCY_MAX_STORED_BODY: the longest body, in bytes, that is stored and replayed."""
+    return getattr(settings, "IDEMPOTENCY_MAX_STORED_BODY", 1024 * 1024)
+
+
+def extra_replay_headers() -> Sequence[str]:
+    """IDEMPOTENCY_REPLAY_HEADERS: names of response headers to replay beside the standard ones."""
+    return getattr(settings, "IDEMPOTENCY_REPLAY_HEADERS", ())
+
+
+def documentation_url() -> str | None:
+    """IDEMPOTENCY_DOCUMENTATION_URL: where clients read what a refusal means."""
+    return getattr(settings, "IDEMPOTENCY_DOCUMENTATION_URL", None)
+
+
+def release_completed() -> bool:
+    """IDEMPOTENCY_RELEASE_COMPLETED: whether the admin may release an operation that was done."""
+    return getattr(settings, "IDEMPOTENCY_RELEASE_COMPLETED", False)

@@ -1,0 +1,95 @@
+"""Everything that a guard refuses. Mechanisms raise these; adapters translate them to HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from idempotency.models import IdempotencyRecord
+
+
+class IdempotencyError(Exception):
+    """A refusal: nothing ran, nothing was kept.
+
+    ``code`` is stable and part of the wire contract; ``detail`` says what to do about it;
+    ``retry_after`` is in whole seconds, or None where a retry cannot help.
+    """
+
+    code = "idempotency-error"
+    detail = "The operation was refused."
+    retry_after: int | None = None
+
+    def __init__(self, detail: str | None = None, *, retry_after: int | None = None) -> None:
+        if detail is not None:
+            self.detail = detail
+        if retry_after is not None:
+            self.retry_after = max(1, retry_after)
+        super().__init__(self.detail)
+
+
+class MissingKey(IdempotencyError):
+    code = "missing-key"
+    detail = "This operation needs an idempotency key: send one, and the same one with every retry."
+
+
+class InvalidKey(IdempotencyError):
+    code = "invalid-key"
+    detail = "The idempotency key is malformed: send 1 to 255 printable ASCII characters, once."
+
+
+class MissingPrincipal(IdempotencyError):
+    code = "missing-principal"
+    detail = "The key belongs to whoever sends it, and this request names nobody: sign in first."
+
+
+class OperationInProgress(IdempotencyError):
+    """The same key is being worked on, or the work was rolled back by a conflict in the database."""
+
+    code = "conflict"
+    detail = "An operation with this key is being worked on: retry with the same key."
+    retry_after = 1
+
+
+class FingerprintMismatch(IdempotencyError):
+    code = "fingerprint-mismatch"
+    detail = "This key was used with another payload: send a new operation under a new key."
+
+
+class OutcomeUnknown(IdempotencyError):
+    code = "outcome-unknown"
+    detail = "The outcome of this operation is not known yet: it is neither run again nor answered."
+
+
+class ResultExpired(IdempotencyError):
+    code = "result-expired"
+    detail = "The operation was done; its response is no longer kept. It is not run again."
+
+
+class StoreUnavailable(IdempotencyError):
+    """The record could not be read or written. After a failed commit it is not known which of
+    the two happened: the retry finds out."""
+
+    code = "store-unavailable"
+    detail = "Idempotency records cannot be reached: retry later with the same key."
+    retry_after = 5
+
+
+class AlreadyCompleted(Exception):
+    """Raised by ``guard`` when its operation was done; ``record`` has what it answered."""
+
+    def __init__(self, guard: object, record: IdempotencyRecord) -> None:
+        super().__init__("The operation was completed.")
+        self.guard = guard
+        self.record = record
+
+
+class NotFingerprintable(TypeError):
+    """An argument of an idempotent function has no stable digest. Nothing ran."""
+
+
+class NotStorable(TypeError):
+    """What an idempotent function returned cannot be stored and given back. Its writes rolled back."""
+
+
+class ForeignTransaction(RuntimeError):
+    """A guard found itself in the transaction of another request that shares its connection."""
