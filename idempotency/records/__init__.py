@@ -1,0 +1,6 @@
+"""The unique index: a record in the business database, written in the business transaction."""
+
+from idempotency.records.asynchronous import AsyncRecordGuard
+from idempotency.records.guard import RecordGuard
+
+__all__ = ["AsyncRecordGuard", "RecordGuard"]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from django.db import DatabaseError, Error, IntegrityError
+
+from idempotency.database import DUPLICATE_ENTRY, error_number
+from idempotency.exceptions import OperationInProgress
+from idempotency.records.base import NOTHING_YET, BaseRecordStore, Found, State
+
+LOCK_WAIT_TIMEOUT = 1205
+
+
+class MySQLRecordStore(BaseRecordStore):
+    """The claim is the row itself, inserted first and completed by an update of exactly one row.
+
+    A deadlock that the handler swallows has rolled back everything before it, the claim too. The
+    update then finds no row, which a final insert would not notice.
+
+    A second insert would wait for the first transaction's end. MariaDB can be told not to; on MySQL
+    a named lock answers in its place. It only refuses quickly: what holds is the unique index.
+    """
+
+    now = "UTC_TIMESTAMP(6)"
+    later = "UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND"
+    named_lock: str | None = None
+
+    @property
+    def impatient(self) -> str:
+        """Prefix of a statement that must not wait for a row."""
+        if self.connection.mysql_is_mariadb:  # type: ignore[attr-defined]
+            return "SET STATEMENT innodb_lock_wait_timeout=0 FOR "
+        return ""
+
+    def claim(self, expired: Found | None) -> Found | None:
+        if not self.impatient:
+            self._take_named_lock()
+        with self._in_progress_when_locked():
+            if expired:
+                # Before the insert: a duplicate would leave a shared lock in the way of the delete.
+                self.delete_expired(expired.record, prefix=self.impatient)
+            found = self._insert_claim()
+            if found and not found.live:
+                self.delete_expired(found.record, prefix=self.impatient)
+                found = self._insert_claim()
+            return found
+
+    def _insert_claim(self) -> Found | None:
+        """None when inserted, else the record that was there before."""
+        try:
+            self.insert(State.RUNNING, NOTHING_YET, prefix=self.impatient)
+        except IntegrityError as error:
+            if error_number(error) != DUPLICATE_ENTRY:
+                raise
+        else:
+            self.claimed_id = self.inserted_id
+            return None
+        # Under REPEATABLE READ only a locking read sees what the insert ran into.
+        with self.connection.cursor() as cursor:
+            sql = f"{self.impatient}{self.find_sql()} LOCK IN SHARE MODE"
+            cursor.execute(sql, (self.key.key_digest, self.key.scope))
+            row = cursor.fetchone()
+        if row is None:  # its owner rolled back in between
+            raise OperationInProgress
+        return self.found(row)
+
+    @contextmanager
+    def _in_progress_when_locked(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            if error_number(error) == LOCK_WAIT_TIMEOUT:
+                raise OperationInProgress from error
+            raise
+
+    def _take_named_lock(self) -> None:
+        name = f"idempotency:{self.key.lock_id:x}"
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))
+            if cursor.fetchone() != (1,):
+                raise OperationInProgress
+        self.named_lock = name
+
+    def close(self) -> None:
+        if self.named_lock is None:
+            return
+        name, self.named_lock = self.named_lock, None
+        raw = self.connection.connection
+        # Past Django's cursor, which refuses in a broken transaction. A connection that is gone has
+        # released the lock; a persistent one would keep it for ever.
+        if raw is not None:
+            with suppress(Error), self.connection.wrap_database_errors, raw.cursor() as cursor:
+                cursor.execute("DO RELEASE_LOCK(%s)", (name,))

@@ -1,0 +1,57 @@
+"""Which guards are open on a connection, and whether they are this request's.
+
+Concurrent async requests may share a thread and so a connection (one AsyncClient's always do). A
+guard in the middle of another request's transaction would commit, or lose, with it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from idempotency.exceptions import ForeignTransaction, OperationInProgress
+
+if TYPE_CHECKING:
+    from idempotency.records.guard import RecordGuard
+
+_mine: ContextVar[tuple[RecordGuard, ...]] = ContextVar("idempotency_guards", default=())
+
+
+class Nesting(NamedTuple):
+    open_guards: list[RecordGuard]
+    guard: RecordGuard
+
+
+def entered(connection: BaseDatabaseWrapper, guard: RecordGuard) -> Nesting:
+    """Note that the guard is open on the connection, or refuse.
+
+    Raises ForeignTransaction for another request's transaction, and OperationInProgress for a key
+    that this very transaction is working on: its own lock would let it in.
+    """
+    open_guards: list[RecordGuard] = connection.__dict__.setdefault("idempotency_guards", [])
+    mine = _mine.get()
+    if any(other not in mine for other in open_guards):
+        raise ForeignTransaction(
+            "Another request's idempotent operation is open on this database connection. Serve async "
+            "views under ASGI, where each request has a thread of its own, or one request at a time."
+        )
+    if any(other.key == guard.key for other in open_guards):
+        raise OperationInProgress("This operation calls itself under its own key.")
+    open_guards.append(guard)
+    adopted(guard)
+    return Nesting(open_guards, guard)
+
+
+def left(nesting: Nesting) -> None:
+    nesting.open_guards.remove(nesting.guard)
+    disowned(nesting.guard)
+
+
+def adopted(guard: RecordGuard) -> None:
+    _mine.set((*_mine.get(), guard))
+
+
+def disowned(guard: RecordGuard) -> None:
+    _mine.set(tuple(other for other in _mine.get() if other is not guard))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+from idempotency.exceptions import OperationInProgress
+from idempotency.records.base import COLUMNS, NOTHING_YET, TABLE, BaseRecordStore, Found, State
+
+LOCK = "SELECT set_config('idempotency.claim', pg_try_advisory_xact_lock(%s)::text, true)"
+
+
+class PostgreSQLRecordStore(BaseRecordStore):
+    """The claim is an advisory lock of the transaction; the record is inserted at its end.
+
+    A lock and a lookup in one statement would read a snapshot older than the lock, and miss a record
+    that was committed between the two. They are two statements, sent together: under READ COMMITTED
+    each has a snapshot of its own.
+
+    Under REPEATABLE READ and SERIALIZABLE the snapshot is the transaction's, and only the unique
+    index sees past it: there the claim inserts its row at once, and completing updates it.
+    """
+
+    now = "statement_timestamp()"
+    later = "statement_timestamp() + %s * interval '1 microsecond'"
+    insert_suffix = " ON CONFLICT DO NOTHING"
+
+    def claim(self, expired: Found | None) -> Found | None:
+        locked, isolation, *row = self._lock_and_look()
+        if locked != "true":
+            raise OperationInProgress
+        found = self.found(tuple(row)) if row[0] is not None else None
+        if found and found.live:
+            return found
+        if found:
+            self.delete_expired(found.record)
+        if isolation != "read committed":
+            self._insert_claim()
+        return None
+
+    def _lock_and_look(self) -> tuple[Any, ...]:
+        look = (
+            "SELECT current_setting('idempotency.claim'), current_setting('transaction_isolation'), "
+            f"{COLUMNS}, expires_at > {self.now} "
+            f"FROM (SELECT 1) AS one LEFT JOIN {TABLE} ON key_digest = %s AND scope = %s"
+        )
+        identity = (self.key.key_digest, self.key.scope)
+        with self.connection.cursor() as cursor:
+            if getattr(self.connection.features, "uses_server_side_binding", False):
+                # The extended protocol takes one statement at a time.
+                cursor.execute(LOCK, (self.key.lock_id,))
+                cursor.execute(look, identity)
+            else:
+                cursor.execute(f"{LOCK}; {look}", (self.key.lock_id, *identity))
+                if hasattr(cursor.cursor, "pgresult"):
+                    # psycopg 3 stands on the first result, psycopg2 on the last.
+                    cursor.nextset()
+            row: tuple[Any, ...] = cursor.fetchone()
+            return row
+
+    def _insert_claim(self) -> None:
+        if self.insert(State.RUNNING, NOTHING_YET) != 1:
+            raise OperationInProgress
+        found = self.find()
+        assert found is not None
+        self.claimed_id = found.record.pk
