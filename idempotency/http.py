@@ -1,0 +1,91 @@
+"""The way of a guarded request, whatever kind of view it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+
+from idempotency.exceptions import AlreadyCompleted, IdempotencyError
+from idempotency.policies import IdempotencyPolicy
+from idempotency.problems import problem_response
+from idempotency.records import AsyncRecordGuard, RecordGuard
+from idempotency.responses import StoredResponse
+from idempotency.signals import announce, refused, replayed
+
+# A rendered response, and whether the view returned it rather than raised.
+Answer = tuple[HttpResponseBase, bool]
+
+
+class Replay(HttpResponse):
+    """A stored response on its way out; nothing on the way may dress it up again."""
+
+
+def respond_once(policy: IdempotencyPolicy, request: Any, run: Callable[[], Answer]) -> HttpResponseBase:
+    """Run the view under its guard, or answer in its place.
+
+    Exceptions of ``run`` pass through, after everything was rolled back.
+    """
+    guard: RecordGuard | None = None
+    try:
+        guard = policy.idempotency_guard(request)
+        if guard is None:
+            return run()[0]
+        with guard:
+            answer = run()
+            settle(policy, request, guard, answer)
+        return answer[0]
+    except AlreadyCompleted as done:
+        return replay(policy, request, guard, done)
+    except IdempotencyError as error:
+        return refuse(policy, request, guard, error)
+
+
+async def respond_once_async(
+    policy: IdempotencyPolicy, request: Any, run: Callable[[], Awaitable[Answer]]
+) -> HttpResponseBase:
+    """The same for an async view. What may touch the database or the disk runs on its thread."""
+    guard: RecordGuard | None = None
+    try:
+        guard = await sync_to_async(policy.idempotency_guard)(request)
+        if guard is None:
+            return (await run())[0]
+        async with AsyncRecordGuard(guard):
+            answer = await run()
+            await sync_to_async(settle)(policy, request, guard, answer)
+        return answer[0]
+    except AlreadyCompleted as done:
+        return await sync_to_async(replay)(policy, request, guard, done)
+    except IdempotencyError as error:
+        return await sync_to_async(refuse)(policy, request, guard, error)
+
+
+def settle(policy: IdempotencyPolicy, request: Any, guard: RecordGuard, answer: Answer) -> None:
+    response, returned = answer
+    if not policy.should_store_idempotency_response(request, response):
+        return guard.abandon()
+    stored = StoredResponse.from_http(response, store_body=policy.idempotency_store_body)
+    guard.complete(stored, keep_writes=returned)
+
+
+def replay(
+    policy: IdempotencyPolicy, request: Any, guard: RecordGuard | None, done: AlreadyCompleted
+) -> HttpResponseBase:
+    if guard is None or done.guard is not guard:
+        # Another guard's, which the view entered itself: its response is not this caller's.
+        raise done
+    policy.check_idempotent_replay(request, done.record)
+    announce(replayed, guard.key, using=guard.using, record=done.record)
+    return done.record.response.to_http(Replay)
+
+
+def refuse(
+    policy: IdempotencyPolicy, request: Any, guard: RecordGuard | None, error: IdempotencyError
+) -> HttpResponse:
+    key = guard.key if guard else None
+    using = guard.using if guard else policy.get_idempotency_using(request)
+    announce(refused, key, using=using, error=error)
+    return problem_response(error)

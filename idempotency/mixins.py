@@ -1,0 +1,115 @@
+"""Idempotency for Django REST framework views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.http import Http404
+from django.http.response import HttpResponseBase
+from rest_framework.generics import GenericAPIView
+from rest_framework.views import APIView
+
+from idempotency.database import is_conflict
+from idempotency.http import Answer, Replay, respond_once
+from idempotency.models import IdempotencyRecord
+from idempotency.policies import IdempotencyPolicy
+from idempotency.responses import render
+
+if TYPE_CHECKING:
+    Base = APIView
+else:
+    Base = object
+
+Handler = Callable[..., HttpResponseBase]
+
+
+class IdempotencyKeyMixin(IdempotencyPolicy, Base):
+    """``class OrderViewSet(IdempotencyKeyMixin, ModelViewSet)``: a POST or PATCH brings an
+    ``Idempotency-Key``, and all requests with the same key together happen once.
+
+    Authentication, permissions and throttles come before the guard, for a replay too. Handler,
+    exception handler and rendering run inside it, in one transaction with the record. What the
+    handler does outside the records' database is not undone and not guarded.
+    """
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        # DRF looks the handler up right after this. Overriding dispatch() instead would either lose
+        # the dispatch() of other bases, or leave exceptions to be handled outside the transaction.
+        name = request.method.lower()
+        handler = getattr(self, name, None)
+        if handler is not None and name in self.http_method_names and self.is_guarded(request):
+            setattr(self, name, partial(run_once, self, self, handler))
+
+    def check_idempotent_replay(self, request: Any, record: IdempotencyRecord) -> None:
+        """Object permissions, which run in get_object() and so not before the guard."""
+        check_object(self, request)
+
+
+def run_once(
+    view: APIView, policy: IdempotencyPolicy, handler: Handler, request: Any, *args: Any, **kwargs: Any
+) -> HttpResponseBase:
+    """Run a DRF handler with everything that DRF does to its answer, inside the guard."""
+    finished: Any = view
+
+    def run() -> Answer:
+        returned = True
+        try:
+            response = handler(request, *args, **kwargs)
+        except Exception as error:
+            if is_conflict(error):
+                raise
+            returned = False
+            response = handle_exception(view, error)
+        response = view.finalize_response(request, response, *args, **kwargs)
+        render(response)
+        # dispatch() would do it a second time.
+        finished.finalize_response = as_it_is
+        return response, returned
+
+    response = respond_once(policy, request, run)
+    if isinstance(response, Replay):
+        finished.finalize_response = as_it_is
+    return response
+
+
+def handle_exception(view: Any, error: Exception) -> HttpResponseBase:
+    try:
+        response: HttpResponseBase = view.handle_exception(error)
+    except Exception:
+        # It goes on to dispatch(), which must not have it handled (and reported) once more.
+        view.handle_exception = reraise
+        raise
+    return response
+
+
+def as_it_is(request: Any, response: HttpResponseBase, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    return response
+
+
+def reraise(error: Exception) -> HttpResponseBase:
+    raise error
+
+
+def check_object(view: Any, request: Any) -> None:
+    """Raise what get_object() raises when the caller may not see the route's object (any more)."""
+    if not isinstance(view, GenericAPIView) or not has_queryset(view):
+        return
+    lookup = view.lookup_url_kwarg or view.lookup_field
+    if lookup not in view.kwargs:
+        return
+    try:
+        view.get_object()
+    except Http404:
+        # Hidden from this caller, or deleted meanwhile (perhaps by this very operation)? Only what
+        # still exists can have been taken from the caller.
+        model = view.get_queryset().model
+        where = {view.lookup_field: view.kwargs[lookup]}
+        if model._base_manager.filter(**where).exists():
+            raise
+
+
+def has_queryset(view: GenericAPIView[Any]) -> bool:
+    return view.queryset is not None or type(view).get_queryset is not GenericAPIView.get_queryset

@@ -1,0 +1,42 @@
+"""Refusals as RFC 9457 problem documents."""
+
+from __future__ import annotations
+
+import json
+
+from django.http import HttpResponse
+
+from idempotency import conf
+from idempotency.exceptions import IdempotencyError
+
+# Code: status and title. Part of the wire contract.
+PROBLEMS = {
+    "missing-key": (400, "Idempotency key required"),
+    "invalid-key": (400, "Idempotency key invalid"),
+    "missing-principal": (403, "Principal required"),
+    "conflict": (409, "Operation in progress"),
+    "outcome-unknown": (409, "Outcome unknown"),
+    "result-expired": (409, "Result no longer kept"),
+    "fingerprint-mismatch": (422, "Idempotency key used with another payload"),
+    "store-unavailable": (503, "Idempotency store unavailable"),
+}
+
+
+def problem_response(error: IdempotencyError) -> HttpResponse:
+    """The refusal on the wire, whatever the view's renderers."""
+    status, title = PROBLEMS[error.code]
+    documentation = conf.documentation_url()
+    document = {
+        "type": f"{documentation}#{error.code}" if documentation else f"urn:idempotency:{error.code}",
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    response = HttpResponse(json.dumps(document), status=status, content_type="application/problem+json")
+    response.headers["Cache-Control"] = "no-store"
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if documentation:
+        response.headers["Link"] = f'<{documentation}>; rel="describedby"'
+    return response

@@ -1,0 +1,90 @@
+"""The package's own test project, on the database that TEST_DATABASE names."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests import services
+
+VENDOR = os.environ.get("TEST_DATABASE", "sqlite")
+ISOLATION = os.environ.get("TEST_ISOLATION", "read committed")
+
+if os.environ.get("TEST_PSYCOPG", "2") == "2":
+    # Django prefers psycopg 3 where it finds it; both are installed here, one is under test.
+    sys.modules["psycopg"] = None  # type: ignore[assignment]
+
+
+def database() -> dict[str, object]:
+    if VENDOR == "sqlite":
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": os.environ.get("TEST_SQLITE", "test.sqlite3"),
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+                "timeout": 30,
+            },
+            # A file: several processes open it.
+            "TEST": {"NAME": os.environ.get("TEST_SQLITE", "test_idempotency.sqlite3")},
+        }
+    service = {"postgresql": services.postgresql, "pgbouncer": services.pgbouncer, "mariadb": services.mariadb}[
+        VENDOR
+    ]
+    common = {
+        "NAME": "idempotency",
+        "USER": services.USER,
+        "PASSWORD": services.PASSWORD,
+        "HOST": services.HOST,
+        "PORT": service.port,
+    }
+    if VENDOR == "mariadb":
+        return {
+            **common,
+            "ENGINE": "django.db.backends.mysql",
+            "OPTIONS": {"isolation_level": ISOLATION, "charset": "utf8mb4"},
+            "TEST": {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_general_ci"},
+        }
+    return {**common, "ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}
+
+
+DATABASES = {"default": database()}
+SECRET_KEY = "only-for-tests"
+USE_TZ = True
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "rest_framework",
+    "idempotency",
+    "tests.project",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.project.urls"
+STATIC_URL = "static/"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["tests.project.authentication.HeaderAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
