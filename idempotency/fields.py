@@ -6,11 +6,8 @@ from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 
-class DigestField(models.BinaryField):
-    """Bytes of one length that an index can hold: MySQL's longblob cannot be unique."""
-
-    def __init__(self, *args: Any, max_length: int, **kwargs: Any) -> None:
-        super().__init__(*args, max_length=max_length, **kwargs)
+class DigestField(models.BinaryField):  # type: ignore[type-arg]  # generic in the stubs only
+    """``max_length`` bytes that an index can hold: MySQL's longblob cannot be unique."""
 
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         if connection.vendor == "mysql":

@@ -49,10 +49,9 @@ class IdempotencyKeyMixin(IdempotencyPolicy, Base):
 
 
 def run_once(
-    view: APIView, policy: IdempotencyPolicy, handler: Handler, request: Any, *args: Any, **kwargs: Any
+    view: Any, policy: IdempotencyPolicy, handler: Handler, request: Any, *args: Any, **kwargs: Any
 ) -> HttpResponseBase:
     """Run a DRF handler with everything that DRF does to its answer, inside the guard."""
-    finished: Any = view
 
     def run() -> Answer:
         returned = True
@@ -66,12 +65,12 @@ def run_once(
         response = view.finalize_response(request, response, *args, **kwargs)
         render(response)
         # dispatch() would do it a second time.
-        finished.finalize_response = as_it_is
+        view.finalize_response = as_it_is
         return response, returned
 
     response = respond_once(policy, request, run)
     if isinstance(response, Replay):
-        finished.finalize_response = as_it_is
+        view.finalize_response = as_it_is
     return response
 
 
@@ -111,5 +110,5 @@ def check_object(view: Any, request: Any) -> None:
             raise
 
 
-def has_queryset(view: GenericAPIView[Any]) -> bool:
+def has_queryset(view: Any) -> bool:
     return view.queryset is not None or type(view).get_queryset is not GenericAPIView.get_queryset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -92,14 +91,6 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {bytes(self.key_digest).hex()[:12]}"
-
-    @classmethod
-    def from_db(cls, db: str | None, field_names: Any, values: Any) -> IdempotencyRecord:
-        record = super().from_db(db, field_names, values)
-        # Drivers hand out memoryviews for bytes, which neither compare nor decode.
-        if isinstance(record.__dict__.get("body"), memoryview):
-            record.body = bytes(record.body or b"")
-        return record
 
     @property
     def response(self) -> StoredResponse:

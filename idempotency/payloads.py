@@ -11,11 +11,12 @@ import decimal
 import inspect
 import json
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from hashlib import sha256
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, cast
+from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl
 
 from django.conf import settings
@@ -73,7 +74,7 @@ def add_form(material: Any, request: Any, django_request: HttpRequest) -> None:
             add(material, file_digest(file))
 
 
-def file_digest(file: UploadedFile) -> bytes:
+def file_digest(file: UploadedFile[bytes]) -> bytes:
     content = sha256()
     for chunk in file.chunks():
         content.update(chunk)
@@ -88,12 +89,13 @@ def add_body(material: Any, request: HttpRequest) -> None:
         add(material, request.body)
         return
     # request.body would refuse it; a view that reads the stream must still be able to.
-    spooled = cast(IO[bytes], SpooledTemporaryFile(max_size=limit))  # noqa: SIM115  (closed with the request)
+    spooled = cast(BinaryIO, SpooledTemporaryFile(max_size=limit))  # noqa: SIM115
+    weakref.finalize(request, spooled.close)
     for chunk in iter(lambda: request.read(CHUNK), b""):
         spooled.write(chunk)
         material.update(chunk)
     spooled.seek(0)
-    request._stream = spooled  # type: ignore[attr-defined]
+    request._stream = spooled
     request._read_started = False  # type: ignore[attr-defined]
 
 

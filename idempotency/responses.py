@@ -53,9 +53,11 @@ class StoredResponse:
 
     @classmethod
     def from_columns(
-        cls, status: int | None, headers: str, body: bytes | None, body_state: int
+        cls, status: int | None, headers: str, body: bytes | memoryview | None, body_state: int
     ) -> StoredResponse:
-        return cls(status, json.loads(headers) if headers else {}, body, body_state)
+        # PostgreSQL's drivers hand out memoryviews.
+        content = None if body is None else bytes(body)
+        return cls(status, json.loads(headers) if headers else {}, content, body_state)
 
     @property
     def headers_column(self) -> str:
@@ -129,5 +131,3 @@ def render(response: HttpResponseBase) -> None:
     lazily: Callable[[], Any] | None = getattr(response, "render", None)
     if callable(lazily):
         lazily()
-
-

@@ -8,6 +8,8 @@ import sys
 from tests import services
 
 VENDOR = os.environ.get("TEST_DATABASE", "sqlite")
+# So that two runs at once do not share a database.
+SUFFIX = os.environ.get("TEST_SUFFIX", "")
 ISOLATION = os.environ.get("TEST_ISOLATION", "read committed")
 
 if os.environ.get("TEST_PSYCOPG", "2") == "2":
@@ -26,18 +28,9 @@ def database() -> dict[str, object]:
                 "timeout": 30,
             },
             # A file: several processes open it.
-            "TEST": {"NAME": os.environ.get("TEST_SQLITE", "test_idempotency.sqlite3")},
+            "TEST": {"NAME": os.environ.get("TEST_SQLITE", f"test_idempotency{SUFFIX}.sqlite3")},
         }
-    service = {"postgresql": services.postgresql, "pgbouncer": services.pgbouncer, "mariadb": services.mariadb}[
-        VENDOR
-    ]
-    common = {
-        "NAME": "idempotency",
-        "USER": services.USER,
-        "PASSWORD": services.PASSWORD,
-        "HOST": services.HOST,
-        "PORT": service.port,
-    }
+    common = {"NAME": f"idempotency{SUFFIX}", **services.sign_in(VENDOR)}
     if VENDOR == "mariadb":
         return {
             **common,
@@ -45,7 +38,12 @@ def database() -> dict[str, object]:
             "OPTIONS": {"isolation_level": ISOLATION, "charset": "utf8mb4"},
             "TEST": {"CHARSET": "utf8mb4", "COLLATION": "utf8mb4_general_ci"},
         }
-    return {**common, "ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}
+    return {
+        **common,
+        "ENGINE": "django.db.backends.postgresql",
+        # A pooler in transaction mode has no session for a cursor to live in.
+        "DISABLE_SERVER_SIDE_CURSORS": VENDOR == "pgbouncer",
+    }
 
 
 DATABASES = {"default": database()}

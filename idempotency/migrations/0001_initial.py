@@ -6,38 +6,67 @@ import idempotency.fields
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='IdempotencyRecord',
+            name="IdempotencyRecord",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key_digest', idempotency.fields.DigestField(max_length=16)),
-                ('scope', idempotency.fields.DigestField(max_length=16)),
-                ('principal', idempotency.fields.DigestField(max_length=16)),
-                ('key', models.CharField(blank=True, db_column='idempotency_key', max_length=255)),
-                ('operation', models.CharField(max_length=255)),
-                ('fingerprint', idempotency.fields.DigestField(max_length=17)),
-                ('state', models.PositiveSmallIntegerField(choices=[(1, 'running'), (2, 'completed'), (3, 'outcome unknown')])),
-                ('status', models.PositiveSmallIntegerField(help_text='HTTP status; empty for a function.', null=True)),
-                ('headers', models.TextField(blank=True, help_text='JSON object of the headers that are replayed.')),
-                ('body', models.BinaryField(null=True)),
-                ('body_state', models.PositiveSmallIntegerField(choices=[(1, 'stored'), (2, 'omitted'), (3, 'dropped')], default=1)),
-                ('created_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField()),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key_digest", idempotency.fields.DigestField(max_length=16)),
+                ("scope", idempotency.fields.DigestField(max_length=16)),
+                ("principal", idempotency.fields.DigestField(max_length=16)),
+                ("key", models.CharField(blank=True, db_column="idempotency_key", max_length=255)),
+                ("operation", models.CharField(max_length=255)),
+                ("fingerprint", idempotency.fields.DigestField(max_length=17)),
+                (
+                    "state",
+                    models.PositiveSmallIntegerField(
+                        choices=[(1, "running"), (2, "completed"), (3, "outcome unknown")]
+                    ),
+                ),
+                (
+                    "status",
+                    models.PositiveSmallIntegerField(
+                        help_text="HTTP status; empty for a function.", null=True
+                    ),
+                ),
+                (
+                    "headers",
+                    models.TextField(blank=True, help_text="JSON object of the headers that are replayed."),
+                ),
+                ("body", models.BinaryField(null=True)),
+                (
+                    "body_state",
+                    models.PositiveSmallIntegerField(
+                        choices=[(1, "stored"), (2, "omitted"), (3, "dropped")], default=1
+                    ),
+                ),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
             ],
             options={
-                'verbose_name': 'idempotency record',
-                'verbose_name_plural': 'idempotency records',
-                'db_table': 'idempotency_record',
-                'permissions': [('view_stored_response', 'Can read stored responses'), ('release_idempotencyrecord', 'Can release an operation so that it may run again')],
-                'indexes': [models.Index(fields=['state', 'expires_at'], name='idempotency_record_expiry'), models.Index(fields=['created_at'], name='idempotency_record_age')],
-                'constraints': [models.UniqueConstraint(fields=('key_digest', 'scope'), name='idempotency_record_once')],
+                "verbose_name": "idempotency record",
+                "verbose_name_plural": "idempotency records",
+                "db_table": "idempotency_record",
+                "permissions": [
+                    ("view_stored_response", "Can read stored responses"),
+                    ("release_idempotencyrecord", "Can release an operation so that it may run again"),
+                ],
+                "indexes": [
+                    models.Index(fields=["state", "expires_at"], name="idempotency_record_expiry"),
+                    models.Index(fields=["created_at"], name="idempotency_record_age"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("key_digest", "scope"), name="idempotency_record_once")
+                ],
             },
         ),
     ]

@@ -47,8 +47,8 @@ class BaseRecordStore(ABC):
         self.key = key
         self.fingerprint = fingerprint
         self.retention = retention
-        # Set where the claim is a row that is completed later, not a lock.
-        self.claimed_id: int | None = None
+        # Whether the claim is a row that is completed later, not a lock.
+        self.claimed_by_row = False
 
     @abstractmethod
     def claim(self, expired: Found | None) -> Found | None:
@@ -71,7 +71,7 @@ class BaseRecordStore(ABC):
 
     def complete(self, response: StoredResponse) -> bool:
         """Write the outcome. False when the claim was lost: the caller must roll back."""
-        if self.claimed_id is not None:
+        if self.claimed_by_row:
             return self._complete_claimed_row(response)
         return self.insert(State.COMPLETED, response) == 1
 
@@ -84,16 +84,15 @@ class BaseRecordStore(ABC):
         )
         with self.connection.cursor() as cursor:
             cursor.execute(prefix + self.insert_sql(), values)
-            self.inserted_id = cursor.lastrowid
             return int(cursor.rowcount)
 
     def _complete_claimed_row(self, response: StoredResponse) -> bool:
         values = (State.COMPLETED, response.status, response.headers_column, response.body)
-        where = (self.claimed_id, State.RUNNING)
+        where = (self.key.key_digest, self.key.scope, State.RUNNING)
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"UPDATE {TABLE} SET state = %s, status = %s, headers = %s, body = %s, body_state = %s, "
-                f"expires_at = {self.later} WHERE id = %s AND state = %s",
+                f"expires_at = {self.later} WHERE key_digest = %s AND scope = %s AND state = %s",
                 (*values, response.body_state, self.retention // MICROSECOND, *where),
             )
             return bool(cursor.rowcount == 1)
@@ -107,9 +106,7 @@ class BaseRecordStore(ABC):
 
     @classmethod
     def find_sql(cls) -> str:
-        return (
-            f"SELECT {COLUMNS}, expires_at > {cls.now} FROM {TABLE} WHERE key_digest = %s AND scope = %s"
-        )
+        return f"SELECT {COLUMNS}, expires_at > {cls.now} FROM {TABLE} WHERE key_digest = %s AND scope = %s"
 
     @classmethod
     def insert_sql(cls) -> str:

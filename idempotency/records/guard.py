@@ -87,7 +87,7 @@ class RecordGuard:
         return self._atomic is not None
 
     def __enter__(self) -> Self:
-        self._connection = connections[self.using]
+        self._connection: Any = connections[self.using]
         self._store = store_class(self._connection)(
             self._connection, self.key, self.fingerprint, self.retention
         )
@@ -229,7 +229,7 @@ class RecordGuard:
 
     def _record_without_writes(self, response: StoredResponse) -> None:
         """Record an answer in a second transaction. Whoever claimed the key in between wins."""
-        self._store.claimed_id = None
+        self._store.claimed_by_row = False
         with self._translated():
             self._claim()
         self._complete(response)
@@ -307,4 +307,3 @@ class RecordGuard:
 
 class _RolledBack(Exception):
     """Makes an atomic block roll back; never leaves the guard."""
-

@@ -54,7 +54,7 @@ class MySQLRecordStore(BaseRecordStore):
             if error_number(error) != DUPLICATE_ENTRY:
                 raise
         else:
-            self.claimed_id = self.inserted_id
+            self.claimed_by_row = True
             return None
         # Under REPEATABLE READ only a locking read sees what the insert ran into.
         with self.connection.cursor() as cursor:

@@ -59,6 +59,4 @@ class PostgreSQLRecordStore(BaseRecordStore):
     def _insert_claim(self) -> None:
         if self.insert(State.RUNNING, NOTHING_YET) != 1:
             raise OperationInProgress
-        found = self.find()
-        assert found is not None
-        self.claimed_id = found.record.pk
+        self.claimed_by_row = True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from rest_framework import serializers, viewsets
@@ -37,28 +38,20 @@ def break_a_constraint():
 
 
 def swallow(status):
-    try:
+    with suppress(IntegrityError):
         break_a_constraint()
-    except IntegrityError:
-        pass
     return Response({"swallowed": True}, status=status)
 
 
 def raw_swallow(status):
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT nothing FROM nowhere")
-    except Exception:
-        pass
+    with suppress(DatabaseError), connection.cursor() as cursor:
+        cursor.execute("SELECT nothing FROM nowhere")
     return Response({"swallowed": True}, status=status)
 
 
 def in_a_savepoint():
-    try:
-        with transaction.atomic():
-            break_a_constraint()
-    except IntegrityError:
-        pass
+    with suppress(IntegrityError), transaction.atomic():
+        break_a_constraint()
     return Response({"saved": True}, status=201)
 
 
@@ -193,7 +186,10 @@ class UploadView(IdempotencyKeyMixin, APIView):
     parser_classes = [MultiPartParser, FormParser, JSONParser, FileUploadParser]
 
     def post(self, request, **kwargs):
-        sizes = {name: len(file.read()) for name, file in request.FILES.items()}
+        sizes = {}
+        for name, file in request.FILES.items():
+            with file:
+                sizes[name] = len(file.read())
         Order.objects.create(reference=str(sizes))
         return Response({"sizes": sizes, "fields": sorted(request.POST)}, status=201)
 

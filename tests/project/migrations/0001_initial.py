@@ -4,34 +4,48 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Order',
+            name="Order",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('reference', models.CharField(max_length=300)),
-                ('owner', models.CharField(default='', max_length=50)),
-                ('note', models.CharField(default='', max_length=50)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("reference", models.CharField(max_length=300)),
+                ("owner", models.CharField(default="", max_length=50)),
+                ("note", models.CharField(default="", max_length=50)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('note', 'forbidden'), _negated=True), name='note_not_forbidden')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("note", "forbidden"), _negated=True), name="note_not_forbidden"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Product',
+            name="Product",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=50)),
-                ('stock', models.IntegerField(default=0)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=50)),
+                ("stock", models.IntegerField(default=0)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('stock__gte', 0)), name='stock_not_negative')],
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("stock__gte", 0)), name="stock_not_negative")
+                ],
             },
         ),
     ]
