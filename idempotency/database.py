@@ -13,7 +13,8 @@ SUPPORTED_VENDORS = ("postgresql", "mysql", "sqlite")
 
 # Deadlock and serialization failure, as PostgreSQL says it; deadlock and lock wait timeout, InnoDB.
 CONFLICT_STATES = {"40001", "40P01"}
-CONFLICT_NUMBERS = {1213, 1205}
+LOCK_WAIT_TIMEOUT = 1205
+CONFLICT_NUMBERS = {1213, LOCK_WAIT_TIMEOUT}
 # MariaDB 11.6 and newer: the row changed after the transaction's snapshot.
 CONFLICT_NUMBERS |= {1020}
 FAILED_TRANSACTION = "25P02"
@@ -54,6 +55,13 @@ def is_conflict(error: BaseException | None) -> bool:
     if not isinstance(error, DatabaseError):
         return False
     return sqlstate(error) in CONFLICT_STATES or error_number(error) in CONFLICT_NUMBERS
+
+
+def is_refused_wait(error: BaseException, sql: str) -> bool:
+    """Whether the statement was told not to wait for a lock, and therefore failed: an answer to a
+    question, not a lost conflict. MariaDB reports both as 1205."""
+    impatient = "NOWAIT" in sql or "innodb_lock_wait_timeout=0" in sql
+    return impatient and error_number(error) == LOCK_WAIT_TIMEOUT
 
 
 def is_outage(error: BaseException) -> bool:

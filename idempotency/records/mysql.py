@@ -5,11 +5,9 @@ from contextlib import contextmanager, suppress
 
 from django.db import DatabaseError, Error, IntegrityError
 
-from idempotency.database import DUPLICATE_ENTRY, error_number
+from idempotency.database import DUPLICATE_ENTRY, LOCK_WAIT_TIMEOUT, error_number
 from idempotency.exceptions import OperationInProgress
 from idempotency.records.base import NOTHING_YET, BaseRecordStore, Found, State
-
-LOCK_WAIT_TIMEOUT = 1205
 
 
 class MySQLRecordStore(BaseRecordStore):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from idempotency.exceptions import (
     AlreadyCompleted,
@@ -269,3 +269,25 @@ def test_sqlite_that_stays_locked_is_an_outage():
 
     with record_guard(), ThreadPoolExecutor(1) as pool:
         assert pool.submit(contend).result()
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite locks no rows")
+def test_a_lock_that_the_work_did_not_want_to_wait_for_is_no_conflict():
+    from concurrent.futures import ThreadPoolExecutor
+
+    order = Order.objects.create(reference="locked")
+    refused = []
+
+    def work():
+        with record_guard() as guard:
+            with pytest.raises(DatabaseError), transaction.atomic():
+                Order.objects.select_for_update(nowait=True).get(pk=order.pk)
+            refused.append(True)
+            guard.complete(StoredResponse.from_result("busy"))
+        connection.close()
+
+    with transaction.atomic(), ThreadPoolExecutor(1) as pool:
+        Order.objects.select_for_update().get(pk=order.pk)
+        pool.submit(work).result()
+    assert refused == [True]
+    assert IdempotencyRecord.objects.get().response.result == "busy"

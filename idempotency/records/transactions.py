@@ -1,0 +1,121 @@
+"""The transaction around a guarded operation, and what happens in it behind the guard's back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DatabaseError, InterfaceError, connections, transaction
+
+from idempotency.database import FAILED_TRANSACTION, is_conflict, is_outage, is_refused_wait, sqlstate
+from idempotency.exceptions import OperationInProgress, StoreUnavailable
+
+CONFLICT_INSIDE = "The operation lost a conflict and was rolled back: retry with the same key."
+
+
+class GuardedTransaction:
+    """A transaction of the guard's own, or a savepoint where a transaction is open already.
+
+    ``conflict`` is the first deadlock, serialization failure or lock timeout of a statement inside,
+    also when the handler swallowed it: what it rolled back must not be half committed.
+    """
+
+    def __init__(self, using: str, on_commit: Callable[[], object]) -> None:
+        self.using = using
+        self.connection: Any = connections[using]
+        self.conflict: DatabaseError | None = None
+        self.committed = False
+        self._on_commit = on_commit
+        self._atomic: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._atomic is not None
+
+    @property
+    def is_savepoint(self) -> bool:
+        return bool(self.connection.savepoint_ids)
+
+    @property
+    def swallowed_error(self) -> BaseException | None:
+        """The database error that cost the handler its transaction and that it did not pass on."""
+        error: BaseException | None = self.connection.rollback_exc
+        return error if self.connection.needs_rollback else None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open it, and leave it open unless the block raises."""
+        atomic = transaction.atomic(using=self.using)
+        atomic.__enter__()
+        try:
+            yield
+        except BaseException as error:
+            atomic.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._atomic = atomic
+        # Django never clears it: an error of an earlier transaction is none of this one's.
+        self.connection.rollback_exc = None
+        if not self.is_savepoint:
+            # The first hook of the transaction: what fails after it failed after the commit.
+            transaction.on_commit(self._note_commit, using=self.using)
+        self.connection.execute_wrappers.append(self._watch)
+
+    def roll_back(self, error: BaseException | None = None) -> None:
+        error = error or _RolledBack()
+        self._end(type(error), error, error.__traceback__)
+
+    def commit(self) -> None:
+        """Raises OperationInProgress or StoreUnavailable when it failed; a hook's error as it is."""
+        nested = self.is_savepoint
+        try:
+            self._end(None, None, None)
+        except (DatabaseError, InterfaceError) as error:
+            if self.committed:
+                raise
+            with translated():
+                raise error
+        if nested:
+            # It stands when the transaction around it has committed; until then so far, so good.
+            self.committed = True
+            transaction.on_commit(self._on_commit, using=self.using, robust=True)
+
+    def _end(self, *exc_info: Any) -> None:
+        atomic, self._atomic = self._atomic, None
+        if atomic is not None:
+            self.connection.execute_wrappers.remove(self._watch)
+            atomic.__exit__(*exc_info)
+
+    def _note_commit(self) -> None:
+        self.committed = True
+        self._on_commit()
+
+    def _watch(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        try:
+            return execute(sql, params, many, context)
+        except DatabaseError as error:
+            if is_conflict(error) and not is_refused_wait(error, sql):
+                self.conflict = error
+            raise
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The store's errors as what they are to the caller: a conflict, an outage, or a defect."""
+    try:
+        yield
+    except (DatabaseError, InterfaceError) as error:
+        if is_conflict(error):
+            raise OperationInProgress(CONFLICT_INSIDE) from error
+        if is_outage(error):
+            raise StoreUnavailable from error
+        raise
+
+
+def is_failed_transaction(error: BaseException) -> bool:
+    """Whether PostgreSQL had given the transaction up at an earlier error."""
+    return sqlstate(error) == FAILED_TRANSACTION
+
+
+class _RolledBack(Exception):
+    """Makes an atomic block roll back; never leaves it."""
