@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from shop_example.models import Customer, Order, Payment, Product, StockDeduction
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """What happened is looked at here, and made by the API alone."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.display(description="amount", ordering="amount_cents")
+def amount(payment: Payment) -> str:
+    return f"{payment.amount_cents / 100:.2f}"
+
+
+@admin.display(description="total", ordering="total_cents")
+def total(order: Order) -> str:
+    return f"{order.total_cents / 100:.2f}"
+
+
+@admin.display(description="balance", ordering="balance_cents")
+def balance(customer: Customer) -> str:
+    return f"{customer.balance_cents / 100:.2f}"
+
+
+@admin.register(Product)
+class ProductAdmin(admin.ModelAdmin):
+    list_display = ["name", "price_cents", "stock"]
+
+
+@admin.register(Customer)
+class CustomerAdmin(ReadOnlyAdmin):
+    list_display = ["user", balance]
+    list_select_related = ["user"]
+
+
+@admin.register(Order)
+class OrderAdmin(ReadOnlyAdmin):
+    list_display = ["reference", "customer", "product", "quantity", total, "created_at"]
+    list_select_related = ["customer__user", "product"]
+
+
+@admin.register(StockDeduction)
+class StockDeductionAdmin(ReadOnlyAdmin):
+    list_display = ["order_reference", "product", "quantity", "created_at"]
+    list_select_related = ["product"]
+
+
+@admin.register(Payment)
+class PaymentAdmin(ReadOnlyAdmin):
+    list_display = ["order", "customer", amount, "created_at"]
+    list_select_related = ["order", "customer__user"]

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from shop_example.models import Customer, Order, Payment, Product, StockDeduction
+
+
+class ProductSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Product
+        fields = ["id", "name", "price_cents", "stock"]
+
+
+class AccountSerializer(serializers.ModelSerializer):
+    name = serializers.CharField(source="user.get_username", read_only=True)
+
+    class Meta:
+        model = Customer
+        fields = ["name", "balance_cents"]
+
+
+class OrderSerializer(serializers.ModelSerializer):
+    """What was ordered is settled by the first answer; the note may change later."""
+
+    class Meta:
+        model = Order
+        fields = ["id", "reference", "product", "quantity", "total_cents", "note", "created_at"]
+        read_only_fields = ["reference", "total_cents"]
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        if isinstance(self.instance, Order):
+            fields["product"].read_only = fields["quantity"].read_only = True
+        return fields
+
+
+class StockDeductionSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = StockDeduction
+        fields = ["id", "product", "quantity", "order_reference", "created_at"]
+
+
+class OwnOrderField(serializers.PrimaryKeyRelatedField):
+    def get_queryset(self) -> Any:
+        return Order.objects.filter(customer__user=self.context["request"].user)
+
+
+class PaymentSerializer(serializers.ModelSerializer):
+    order = OwnOrderField()
+
+    class Meta:
+        model = Payment
+        fields = ["id", "order", "amount_cents", "created_at"]

@@ -1,0 +1,100 @@
+"""Settings of the example. Each SHOP_* environment variable is read here, and nowhere else but in faults.py.
+
+SHOP_DATABASE         path of the SQLite file (shop.sqlite3 beside manage.py)
+SHOP_DATABASE_URL     a database server instead: postgresql://user:password@host:port/name, or mysql://
+SHOP_ATOMIC_REQUESTS  1: every request in a transaction of Django's
+SHOP_DEBUG            1: Django's debug pages, and the log on the terminal
+SHOP_THROTTLE         requests per caller and period ("10000/min"); "none" for no limit
+SHOP_FAULTS           1: obey the Shop-Fault header; see faults.py
+"""
+
+import os
+from pathlib import Path
+
+from shop_example import databases
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Known to everybody: fit for an example on one's own machine, and for nothing else.
+SECRET_KEY = "an-example-on-a-loopback-address-has-no-secret-to-keep"
+DEBUG = os.environ.get("SHOP_DEBUG") == "1"
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "idempotency",
+    "shop_example",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+if os.environ.get("SHOP_FAULTS") == "1":
+    MIDDLEWARE.insert(0, "shop_example.faults.FaultMiddleware")
+
+ROOT_URLCONF = "shop_example.urls"
+WSGI_APPLICATION = "shop_example.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+if os.environ.get("SHOP_DATABASE_URL"):
+    DATABASES = {"default": databases.server(os.environ["SHOP_DATABASE_URL"])}
+else:
+    DATABASES = {"default": databases.sqlite(os.environ.get("SHOP_DATABASE") or BASE_DIR / "shop.sqlite3")}
+DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("SHOP_ATOMIC_REQUESTS") == "1"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+    # Counted by each process for itself, in its own memory.
+    "DEFAULT_THROTTLE_RATES": {
+        "user": None
+        if os.environ.get("SHOP_THROTTLE") == "none"
+        else os.environ.get("SHOP_THROTTLE", "10000/min")
+    },
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
+    "PAGE_SIZE": 50,
+}
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"terminal": {"class": "logging.StreamHandler", "filters": ["debug"]}},
+    "filters": {"debug": {"()": "django.utils.log.RequireDebugTrue"}},
+    "loggers": {"idempotency": {"handlers": ["terminal"], "level": "INFO"}},
+}
