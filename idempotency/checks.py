@@ -1,1 +1,0 @@
-"""System checks for guarded views, registered when the app is ready."""

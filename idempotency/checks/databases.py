@@ -1,0 +1,92 @@
+"""Where records are kept, and whether business rows can commit together with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from django.core.checks import CheckMessage, Error, Warning
+from django.db import connections, router
+
+from idempotency.checks.urlconf import GuardedView, record_alias
+from idempotency.database import SUPPORTED_VENDORS
+from idempotency.models import IdempotencyRecord
+
+
+def check_alias() -> Iterator[CheckMessage]:
+    alias = record_alias()
+    if alias not in connections:
+        yield Error(
+            f"IDEMPOTENCY_DATABASE names {alias!r}, which DATABASES does not have.",
+            hint=f"Use one of {', '.join(connections)}, or leave it out to ask the routers.",
+            id="idempotency.E001",
+        )
+    elif connections[alias].vendor not in SUPPORTED_VENDORS:
+        yield Error(
+            f"Idempotency records cannot be kept on {connections[alias].display_name} ({alias!r}).",
+            hint="Use PostgreSQL, MySQL or MariaDB (InnoDB), or SQLite.",
+            id="idempotency.E002",
+        )
+    elif connections[alias].vendor == "sqlite" and not begins_immediately(alias):
+        yield Warning(
+            f"SQLite transactions on {alias!r} begin without the write lock: of two requests at once, one "
+            "fails at its first write, after it has run in part.",
+            hint=f'Set DATABASES[{alias!r}]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+            id="idempotency.W001",
+        )
+
+
+def begins_immediately(alias: str) -> bool:
+    options = connections[alias].settings_dict.get("OPTIONS") or {}
+    return str(options.get("transaction_mode")).upper() in ("IMMEDIATE", "EXCLUSIVE")
+
+
+def check_same_database(view: GuardedView) -> Iterator[CheckMessage]:
+    if view.using is None or view.model is None:
+        return
+    business = router.db_for_write(view.model)
+    if business != view.using:
+        yield Error(
+            f"Its {view.model._meta.label} is written to {business!r} and its idempotency record to "
+            f"{view.using!r}: they cannot commit together, so an operation may happen twice.",
+            hint=f"Return {business!r} from get_idempotency_using(), or name it in IDEMPOTENCY_DATABASE for "
+            "all views, and migrate idempotency there.",
+            obj=view,
+            id="idempotency.E003",
+        )
+
+
+def check_engines(views: Iterable[GuardedView], databases: Collection[str]) -> Iterator[CheckMessage]:
+    """MySQL only. Asks the database, and knows only tables that are there already."""
+    for alias in databases:
+        if connections[alias].vendor == "mysql":
+            yield from check_tables(alias, guarded_tables(views, alias))
+
+
+def check_tables(alias: str, tables: Collection[str]) -> Iterator[CheckMessage]:
+    if not tables:
+        return
+    placeholders = ", ".join(["%s"] * len(tables))
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT table_name, engine FROM information_schema.tables "
+            f"WHERE table_schema = DATABASE() AND table_name IN ({placeholders}) ORDER BY table_name",
+            sorted(tables),
+        )
+        found = cursor.fetchall()
+    for table, engine in found:
+        if engine != "InnoDB":
+            yield Error(
+                f"Table {table} in {alias!r} is {engine}, which has no transactions: what is written to it "
+                "stays when its operation is rolled back and run again.",
+                hint=f"ALTER TABLE {table} ENGINE = InnoDB",
+                id="idempotency.E004",
+            )
+
+
+def guarded_tables(views: Iterable[GuardedView], alias: str) -> set[str]:
+    models = [view.model for view in views if view.model]
+    models = [model for model in models if router.db_for_write(model) == alias]
+    if router.allow_migrate_model(alias, IdempotencyRecord):
+        models.append(IdempotencyRecord)
+    parts = {part for model in models for part in (model, *model._meta.all_parents)}
+    return {part._meta.db_table for part in parts}
