@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db import router
+from django.db.models import BooleanField, Case, QuerySet, Value, When
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.formats import date_format
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from django.utils.timezone import is_aware, localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from idempotency import conf
+from idempotency.admin.filters import MOST_COUNTED, AgeFilter, BoundedPaginator
+from idempotency.admin.readable import readable_body, readable_headers
+from idempotency.admin.release import ReleaseForm, refusal, release
+from idempotency.database import DatabaseNow
+from idempotency.models import IdempotencyRecord, RecordQuerySet
+
+MOST_RELEASED = 100
+RESPONSE_FIELDS = ("status", "response_headers", "response_body")
+
+
+@admin.register(IdempotencyRecord)
+class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+    """Read-only but for the release action. No page reads a body that it does not show, nor scans."""
+
+    list_display = ("operation", "listed_key", "state", "is_live", "created_at")
+    list_filter = ("state", AgeFilter)
+    list_per_page = 50
+    sortable_by = ()
+    ordering = ("-pk",)
+    search_fields = ("key",)
+    search_help_text = gettext_lazy("The exact key. Lists the newest %d records that match.") % MOST_COUNTED
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    paginator = BoundedPaginator
+    actions = ("release_records",)
+    readonly_fields = (
+        *("shown_key", "key_hex", "scope_hex", "principal_hex", "is_live", "database_time"),
+        *("response_headers", "response_body", "response_hidden"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyRecord]:
+        live = When(expires_at__gt=DatabaseNow(), then=Value(True))
+        alias = conf.database() or router.db_for_write(IdempotencyRecord)
+        rows: QuerySet[IdempotencyRecord] = super().get_queryset(request).using(alias)
+        rows = rows.annotate(live=Case(live, default=Value(False), output_field=BooleanField()))
+        return rows.annotate(now=DatabaseNow()).defer("headers", "body")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord], search_term: str
+    ) -> tuple[QuerySet[IdempotencyRecord], bool]:
+        return (cast(RecordQuerySet, queryset).with_key(search_term) if search_term else queryset), False
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        # Any other, such as ?body__startswith=, would answer questions about what is hidden.
+        return lookup in ("state__exact", AgeFilter.parameter_name)
+
+    def get_fieldsets(self, request: HttpRequest, obj: IdempotencyRecord | None = None) -> Any:
+        identity = ("operation", "shown_key", "key_hex", "scope_hex", "principal_hex")
+        life = ("state", "is_live", "created_at", "expires_at", "database_time")
+        may_read = request.user.has_perm("idempotency.view_stored_response")
+        response = RESPONSE_FIELDS if may_read else ("response_hidden",)
+        return [
+            (None, {"fields": identity}),
+            (_("Life"), {"fields": life}),
+            (_("Stored response"), {"fields": response}),
+        ]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: IdempotencyRecord | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: IdempotencyRecord | None = None) -> bool:
+        return False
+
+    def has_release_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("idempotency.release_idempotencyrecord")
+
+    @admin.display(description=gettext_lazy("key"))
+    def shown_key(self, record: IdempotencyRecord) -> str:
+        return record.key or _("anonymous %s") % bytes(record.key_digest).hex()[:12]
+
+    @admin.display(description=gettext_lazy("key"))
+    def listed_key(self, record: IdempotencyRecord) -> str:
+        return Truncator(self.shown_key(record)).chars(22)
+
+    @admin.display(description=gettext_lazy("key, digest"))
+    def key_hex(self, record: IdempotencyRecord) -> str:
+        return bytes(record.key_digest).hex()
+
+    @admin.display(description=gettext_lazy("scope, digest"))
+    def scope_hex(self, record: IdempotencyRecord) -> str:
+        return bytes(record.scope).hex()
+
+    @admin.display(description=gettext_lazy("principal, digest"))
+    def principal_hex(self, record: IdempotencyRecord) -> str:
+        return bytes(record.principal).hex()
+
+    @admin.display(description=gettext_lazy("live"), boolean=True)
+    def is_live(self, record: Any) -> bool:
+        return bool(record.live)
+
+    @admin.display(description=gettext_lazy("database's time now"))
+    def database_time(self, record: Any) -> str:
+        now = localtime(record.now) if is_aware(record.now) else record.now
+        return date_format(now, "DATETIME_FORMAT")
+
+    @admin.display(description=gettext_lazy("headers"))
+    def response_headers(self, record: IdempotencyRecord) -> SafeString:
+        return readable_headers(record.response)
+
+    @admin.display(description=gettext_lazy("body"))
+    def response_body(self, record: IdempotencyRecord) -> SafeString:
+        return readable_body(record.response)
+
+    @admin.display(description=gettext_lazy("response"))
+    def response_hidden(self, record: IdempotencyRecord) -> str:
+        return _("To read it you need the permission idempotency.view_stored_response.")
+
+    @admin.action(
+        permissions=["release"],
+        description=gettext_lazy("Release so that the operation may run again"),
+    )
+    def release_records(
+        self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord]
+    ) -> HttpResponse | None:
+        records = list(queryset[: MOST_RELEASED + 1])
+        if len(records) > MOST_RELEASED:
+            text = _("Select %d records at most: each is a decision.") % MOST_RELEASED
+            self.message_user(request, text, messages.ERROR)
+            return None
+        form = ReleaseForm(request.POST if "confirmed" in request.POST else None)
+        if form.is_valid():
+            self._release(request, queryset, form.cleaned_data["reason"])
+            return None
+        return self._ask(request, records, form)
+
+    def _ask(self, request: HttpRequest, records: list[IdempotencyRecord], form: ReleaseForm) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Release operations"),
+            "opts": self.opts,
+            "media": self.media,
+            "form": form,
+            "records": [(record, self.listed_key(record), refusal(record.state)) for record in records],
+            "possible": [record for record in records if not refusal(record.state)],
+            "checkbox": ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "admin/idempotency/idempotencyrecord/release.html", context)
+
+    def _release(self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord], reason: str) -> None:
+        shown = [text.partition(":") for text in request.POST.getlist("seen")]
+        seen = {int(pk): int(state) for pk, __, state in shown if pk.isdecimal() and state.isdecimal()}
+        outcome = release(queryset, seen, user_id=cast(int, request.user.pk), reason=reason)
+        if count := len(outcome.released):
+            text = ngettext("%d operation may run again.", "%d operations may run again.", count) % count
+            self.message_user(request, text, messages.SUCCESS)
+        for record, why in outcome.refused.items():
+            self.message_user(
+                request,
+                _("%(record)s was not released. %(why)s") % {"record": record, "why": why},
+                messages.WARNING,
+            )

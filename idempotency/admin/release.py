@@ -1,0 +1,78 @@
+"""Forgetting a record on purpose, so that its operation may run again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from django import forms
+from django.contrib.admin.models import DELETION, LogEntry
+from django.db import connections, router, transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from idempotency import conf
+from idempotency.models import IdempotencyRecord
+
+State = IdempotencyRecord.State
+Records = QuerySet[IdempotencyRecord]
+logger = logging.getLogger("idempotency")
+
+
+class ReleaseForm(forms.Form):
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        max_length=500,
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 80}),
+        help_text=gettext_lazy("How you know that it was not done. It is kept in the log of admin actions."),
+    )
+
+
+@dataclass
+class Outcome:
+    released: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def refusal(state: int) -> str | None:
+    """Why a record in this state may not be released."""
+    if state == State.COMPLETED and not conf.release_completed():
+        return _("It is completed; IDEMPOTENCY_RELEASE_COMPLETED does not allow to release it.")
+    return None
+
+
+def release(records: Records, seen: Mapping[int, int], *, user_id: int, reason: str) -> Outcome:
+    """Delete those of the records that still are in the states in which they were seen.
+
+    The log entry commits first where it lives in another database: better an entry too many than an
+    operation that ran twice and nobody knows why.
+    """
+    outcome = Outcome()
+    with transaction.atomic(using=records.db), transaction.atomic(using=router.db_for_write(LogEntry)):
+        free = {record.pk: record for record in locked(records.filter(pk__in=seen))}
+        for pk, state in seen.items():
+            record = free.get(pk)
+            if record is None:
+                outcome.refused[str(pk)] = _("It is gone, or being worked on.")
+            elif record.state != state:
+                outcome.refused[str(record)] = _("Its state has changed since you looked.")
+            elif why := refusal(record.state):
+                outcome.refused[str(record)] = why
+            else:
+                outcome.released.append(str(record))
+                forget(record, user_id, reason)
+    return outcome
+
+
+def locked(records: Records) -> Records:
+    features = connections[records.db].features
+    return records.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+
+
+def forget(record: IdempotencyRecord, user_id: int, reason: str) -> None:
+    message = f"Released ({record.get_state_display()}): {reason}"
+    LogEntry.objects.log_actions(user_id, [record], DELETION, message, single_object=True)
+    logger.warning("released %s by user %s", record, user_id)
+    record.delete()
