@@ -1,0 +1,175 @@
+"""Deleting records, or only their bodies, in bounded batches beside live traffic."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from django.db import DatabaseError, connections, transaction
+from django.db.models import Max, Min
+
+from idempotency.database import is_conflict
+from idempotency.models import IdempotencyRecord, RecordQuerySet
+from idempotency.responses import BodyState
+
+ATTEMPTS = 5
+# Primary keys that one statement looks at, in a walk that no index serves.
+WINDOW = 10_000
+# Lower bounds lag behind: SQLite compares times as texts, in which .120 and .120000 differ.
+LAG = timedelta(seconds=1)
+
+Change = Literal["deleted", "dropped"]
+COMPLETED = IdempotencyRecord.State.COMPLETED
+TABLE = IdempotencyRecord._meta.db_table
+
+# Given `WHERE id IN (…)`, InnoDB may scan a table of no great length: it then waits for rows that
+# others hold and, under REPEATABLE READ, locks the gaps too, so that nobody can insert. A join that
+# reads the keys first looks up each row by itself.
+MYSQL_ROWS = (
+    "JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT PATH '$')) AS named "
+    f"STRAIGHT_JOIN {TABLE} FORCE INDEX (PRIMARY) ON {TABLE}.id = named.id"
+)
+MYSQL_HOLD = f"SELECT {TABLE}.id FROM {MYSQL_ROWS} FOR UPDATE SKIP LOCKED"
+MYSQL_WRITES: dict[Change, str] = {
+    "deleted": f"DELETE {TABLE} FROM {MYSQL_ROWS}",
+    "dropped": f"UPDATE {MYSQL_ROWS} SET body = NULL, headers = '', body_state = {BodyState.DROPPED:d}",
+}
+
+
+@dataclass
+class Purge:
+    """One run over the records of one database.
+
+    Each batch is a short transaction of its own, and nothing is held between two. Rows that another
+    transaction has locked are left to it, where the database can skip them. The methods return
+    whether they came to the end; False means that ``seconds`` were over, with rows left. At least one
+    batch is done, however short the time. Database errors pass through; what was done stays done.
+
+    ``counts`` has the records ``deleted``, bodies ``dropped``, rows ``skipped`` because somebody else
+    held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
+    """
+
+    using: str
+    batch_size: int = 1000
+    seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    on_progress: Callable[[Counter[str]], None] = lambda counts: None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._started_at = self.clock()
+        self._begun = False
+
+    @property
+    def records(self) -> RecordQuerySet:
+        return IdempotencyRecord.objects.using(self.using)
+
+    def expired(self) -> RecordQuerySet:
+        return self.records.expired()
+
+    def droppable(self, age: timedelta) -> RecordQuerySet:
+        """Live ones only: an expired record goes as a whole."""
+        return self.records.live().with_droppable_body(age)
+
+    def delete_expired(self) -> bool:
+        return self._sweep(self.expired(), "expires_at", "deleted")
+
+    def drop_bodies(self, age: timedelta) -> bool:
+        return self._sweep(self.droppable(age), "created_at", "dropped")
+
+    def erase(self, kind: str, identifier: str, *, dry_run: bool = False) -> bool:
+        """Delete one principal's completed records, live ones too: their keys are free again."""
+        rows = self.records.of_principal(kind, identifier)
+        for low in self._windows():
+            if self._time_is_up():
+                return False
+            window = rows.filter(pk__gte=low, pk__lt=low + WINDOW)
+            states = dict(window.values_list("pk", "state"))
+            pks = [pk for pk, state in states.items() if state == COMPLETED]
+            self.counts["unfinished"] += len(states) - len(pks)
+            self._begun = True
+            if dry_run:
+                self.counts["deleted"] += len(pks)
+                continue
+            for start in range(0, len(pks), self.batch_size):
+                batch = pks[start : start + self.batch_size]
+                self._process(batch, "deleted")
+        return True
+
+    def _windows(self) -> Iterator[int]:
+        ends = self.records.aggregate(first=Min("pk"), last=Max("pk"))
+        if ends["first"] is not None:
+            yield from range(ends["first"], ends["last"] + 1, WINDOW)
+
+    def _sweep(self, rows: RecordQuerySet, column: str, change: Change) -> bool:
+        reached: datetime | None = None
+        skipped: dict[int, datetime] = {}
+        while batch := self._next_batch(rows, column, reached, skipped):
+            if self._time_is_up():
+                return False
+            held = self._process(list(batch), change)
+            reached = max(batch.values())
+            skipped |= {pk: at for pk, at in batch.items() if pk not in held}
+            skipped = {pk: at for pk, at in skipped.items() if at >= reached - LAG}
+        return True
+
+    def _next_batch(
+        self, rows: RecordQuerySet, column: str, reached: datetime | None, skipped: dict[int, datetime]
+    ) -> dict[int, datetime]:
+        """The next rows in the index's order, found without locks."""
+        if reached is not None:
+            # Not from the start again, past all that was deleted and is not yet vacuumed.
+            rows = rows.filter(**{f"{column}__gte": reached - LAG})
+        rows = rows.exclude(pk__in=list(skipped)).order_by(column)
+        return dict(rows.values_list("pk", column)[: self.batch_size])
+
+    def _process(self, pks: list[int], change: Change) -> set[int]:
+        """Change those of the completed records that nobody else holds; say which.
+
+        They are named by primary key alone: nothing but deletion can happen to a completed record.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with transaction.atomic(using=self.using):
+                    held, changed = self._hold_and_write(pks, change)
+                break
+            except DatabaseError as error:
+                if attempt == ATTEMPTS or not is_conflict(error):
+                    raise
+        self._begun = True
+        self.counts[change] += changed
+        self.counts["skipped"] += len(pks) - len(held)
+        self.on_progress(self.counts)
+        return held
+
+    def _hold_and_write(self, pks: list[int], change: Change) -> tuple[set[int], int]:
+        """Lock the rows that are free and change them. Without SKIP LOCKED, the write is the first
+        statement: on SQLite it then waits its turn, where an upgrade from reading would fail."""
+        connection = connections[self.using]
+        if not connection.features.has_select_for_update_skip_locked:
+            return set(pks), self._write(pks, change)
+        if connection.vendor == "mysql":
+            return self._hold_and_write_mysql(pks, change)
+        free = self.records.filter(pk__in=pks).select_for_update(skip_locked=True)
+        held = set(free.values_list("pk", flat=True))
+        return held, self._write(held, change)
+
+    def _write(self, pks: Collection[int], change: Change) -> int:
+        rows = self.records.filter(pk__in=pks)
+        return rows.delete()[0] if change == "deleted" else rows.drop_bodies()
+
+    def _hold_and_write_mysql(self, pks: list[int], change: Change) -> tuple[set[int], int]:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(MYSQL_HOLD, [json.dumps(pks)])
+            held = {pk for (pk,) in cursor.fetchall()}
+            cursor.execute(MYSQL_WRITES[change], [json.dumps(list(held))])
+            return held, int(cursor.rowcount)
+
+    def _time_is_up(self) -> bool:
+        spent = self.clock() - self._started_at
+        return self._begun and self.seconds is not None and spent >= self.seconds
