@@ -91,12 +91,12 @@ def decorate(view: Callable[..., Any], options: dict[str, Any]) -> Callable[...,
 def decorate_api_view(view: Any, options: dict[str, Any]) -> Callable[..., Any]:
     from idempotency.mixins import IdempotencyKeyMixin
 
+    if hasattr(view, "actions"):
+        raise TypeError("Mix IdempotencyKeyMixin into a viewset instead of decorating its as_view().")
     mixin = policy_class(options, IdempotencyKeyMixin)
     guarded = type(view.cls.__name__, (mixin, view.cls), {"__doc__": view.cls.__doc__})
     guarded.__module__ = view.cls.__module__
     decorated: Callable[..., Any] = guarded.as_view(**view.initkwargs)  # type: ignore[attr-defined]
-    if hasattr(view, "actions"):
-        raise TypeError("Mix IdempotencyKeyMixin into a viewset instead of decorating its as_view().")
     return decorated
 
 
@@ -233,9 +233,9 @@ class IdempotentFunction:
                     guard.complete(StoredResponse.from_result(result))
                 return result
             except AlreadyCompleted as done:
-                return replayed_result(guard, done)
+                return await sync_to_async(replayed_result)(guard, done)
             except IdempotencyError as error:
-                announce(refused, guard.key, using=guard.using, error=error)
+                await sync_to_async(announce)(refused, guard.key, using=guard.using, error=error)
                 raise
 
         return wrapper
