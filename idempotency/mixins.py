@@ -64,8 +64,9 @@ def run_once(
             response = handle_exception(view, error)
         response = view.finalize_response(request, response, *args, **kwargs)
         render(response)
-        # dispatch() would do it a second time.
+        # dispatch() would do both a second time, and take a commit hook's error for the handler's.
         view.finalize_response = as_it_is
+        view.handle_exception = reraise
         return response, returned
 
     response = respond_once(policy, request, run)

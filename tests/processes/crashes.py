@@ -1,0 +1,186 @@
+"""
+An operation that meets with an accident on each of its lines, and is then retried in a new process.
+
+`python -m tests.processes.crashes OPERATION ACCIDENT MOMENTS` prints a JSON list. Forks of one warm
+process that has no database connection of its own keep this fast; each opens one.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import time
+import traceback
+from functools import partial
+
+import django
+
+django.setup()
+
+from django.db import connection, connections  # noqa: E402
+from rest_framework.test import APIClient  # noqa: E402
+
+from idempotency.exceptions import IdempotencyError  # noqa: E402
+from idempotency.models import IdempotencyRecord  # noqa: E402
+from tests.processes import views  # noqa: E402
+from tests.processes.lines import executed_lines, run_until  # noqa: E402
+from tests.project.models import Order, Product  # noqa: E402
+
+AT_ONCE = 2
+STUCK = 10
+
+
+def request(key, **more):
+    client = APIClient(raise_request_exception=False)
+    headers = {"Idempotency-Key": key, "X-User": "alice"}
+    response = client.post("/race/", {"reference": key, **more}, headers=headers)
+    return {"status": response.status_code, "body": response.content.decode()}
+
+
+def call(key):
+    try:
+        return {"status": 201, "body": json.dumps(views.order_by_function(key))}
+    except IdempotencyError as error:
+        return {"status": 409 if error.code == "conflict" else 503, "body": error.code}
+
+
+# What meets with the accident and is retried, and whether it was done once before.
+OPERATIONS = {
+    "request": (request, False),
+    "refusal": (partial(request, refuse=True), False),
+    "function": (call, False),
+    "replay": (request, True),
+}
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+END_SESSION = {
+    "postgresql": (
+        "SELECT pg_terminate_backend(%s)",
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
+    ),
+    "mysql": ("KILL %s", "SELECT count(*) FROM information_schema.processlist WHERE id = %s"),
+}
+
+
+def end_session():
+    """Have the database server end this process's session, where it has one by now."""
+    if (raw := connection.connection) is None:
+        return
+    session = [raw.thread_id() if connection.vendor == "mysql" else raw.info.backend_pid]
+    end, count = END_SESSION[connection.vendor]
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute(end, session)
+        deadline = time.monotonic() + STUCK
+        cursor.execute(count, session)
+        while cursor.fetchone() != (0,):
+            assert time.monotonic() < deadline, "the session goes on"
+            cursor.execute(count, session)
+    other.close()
+    ended.append(True)
+
+
+ACCIDENTS = {"kill": kill, "end-session": end_session}
+ended = []
+
+
+def found(key):
+    order = Order.objects.filter(reference=key)
+    return {
+        "orders": order.count(),
+        "products": Product.objects.filter(name=key).count(),
+        "records": IdempotencyRecord.objects.with_key(key).count(),
+        "order": list(order.values_list("pk", flat=True)),
+    }
+
+
+def suffer(operation, key, line, accident):
+    answer = run_until(line, partial(operation, key), accident)
+    return {**answer, "ended": bool(ended)}
+
+
+def retry(operation, key):
+    """The same in full, until it is no longer being worked on."""
+    before = found(key)
+    began = time.monotonic()
+    while (answer := operation(key))["status"] == 409 and time.monotonic() < began + STUCK:
+        time.sleep(0.005)
+    seconds = time.monotonic() - began
+    return {**answer, "before": before, "seconds": seconds, **found(key)}
+
+
+def in_child(function, *arguments):
+    """The signal that ended a new process, and what the function returned there."""
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(read)
+        os._exit(report(write, function, arguments))
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        result = pipe.read()
+    status = os.waitpid(pid, 0)[1]
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else None, pickle.loads(result) if result else None
+
+
+def report(write, function, arguments):
+    try:
+        with os.fdopen(write, "wb") as pipe:
+            pickle.dump(function(*arguments), pipe)
+        connections.close_all()
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def crash(operation_name, accident, numbered_place):
+    operation, done_before = OPERATIONS[operation_name]
+    line, place = numbered_place
+    key = f"{operation_name}-{line}"
+    if done_before:
+        in_child(operation, key)
+    number, answer = in_child(suffer, operation, key, line, accident)
+    retried = in_child(retry, operation, key)[1]
+    return {"place": place, "key": key, "signal": number, "answer": answer, "retry": retried}
+
+
+def every_time(places):
+    return list(enumerate(places))
+
+
+def first_time(places):
+    """Each line once, however often it ran."""
+    return [(line, place) for line, place in enumerate(places) if place not in places[:line]]
+
+
+def where_the_database_is(places):
+    return [
+        (line, place) for line, place in first_time(places) if place.startswith(("records/", views.__file__))
+    ]
+
+
+MOMENTS = {"all": every_time, "first": first_time, "database": where_the_database_is}
+
+
+def main(operation_name, accident, moments):
+    operation, done_before = OPERATIONS[operation_name]
+    operation("warm")
+    connections.close_all()
+    gc.freeze()
+    lines = in_child(executed_lines, partial(operation, "warm" if done_before else "counted"))[1]
+    with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
+        meet = partial(crash, operation_name, ACCIDENTS[accident])
+        json.dump(pool.map(meet, MOMENTS[moments](lines), chunksize=1), sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,29 @@
+"""The test project as other processes serve it: on the running test's database."""
+
+import os
+
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES, VENDOR
+
+DATABASES["default"] |= {
+    "NAME": os.environ["SERVED_DATABASE"],
+    # Kept, so that what one request leaves behind on its connection meets the next.
+    "CONN_MAX_AGE": None,
+    "ATOMIC_REQUESTS": os.environ.get("SERVED_ATOMIC") == "yes",
+}
+if isolation := os.environ.get("SERVED_ISOLATION"):
+    if VENDOR != "mariadb":
+        from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+        isolation = IsolationLevel[isolation.replace(" ", "_").upper()]
+    DATABASES["default"].setdefault("OPTIONS", {})["isolation_level"] = isolation
+
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "tests.processes.urls"
+# A server error shows in what the process printed.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"django": {"handlers": ["console"], "level": "ERROR"}},
+}
