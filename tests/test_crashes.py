@@ -62,12 +62,12 @@ def assert_one_refusal(crash):
     assert retry["seconds"] < STUCK, crash
 
 
-@pytest.mark.psycopg3
-@pytest.mark.pgbouncer
 @pytest.mark.parametrize(
     ("operation", "options"),
     [
-        pytest.param("request", {"moments": "all"}, id="request"),
+        pytest.param(
+            "request", {"moments": "all"}, id="request", marks=[pytest.mark.psycopg3, pytest.mark.pgbouncer]
+        ),
         pytest.param("request", ATOMIC, id="request under ATOMIC_REQUESTS"),
         pytest.param("request", {"SERVED_AS_MYSQL": "yes"}, id="request on MySQL", marks=mariadb_only),
         pytest.param("function", {}, id="function"),
