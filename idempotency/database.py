@@ -66,4 +66,5 @@ def is_refused_wait(error: BaseException, sql: str) -> bool:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the store could not be reached, or SQLite stayed locked."""
-    return isinstance(error, OperationalError | InterfaceError)
+    # SQLite says a missing table the same way; that is a forgotten migrate, and no retry mends it.
+    return isinstance(error, OperationalError | InterfaceError) and "no such table" not in str(error)

@@ -93,10 +93,14 @@ def decorate_api_view(view: Any, options: dict[str, Any]) -> Callable[..., Any]:
 
     if hasattr(view, "actions"):
         raise TypeError("Mix IdempotencyKeyMixin into a viewset instead of decorating its as_view().")
+    # csrf_exempt is DRF's own and one layer; another one would silently be taken off.
+    if hasattr(getattr(view, "__wrapped__", None), "__wrapped__"):
+        raise TypeError("Put @idempotent_view directly above @api_view, and other decorators above it.")
     mixin = policy_class(options, IdempotencyKeyMixin)
     guarded = type(view.cls.__name__, (mixin, view.cls), {"__doc__": view.cls.__doc__})
     guarded.__module__ = view.cls.__module__
     decorated: Callable[..., Any] = guarded.as_view(**view.initkwargs)  # type: ignore[attr-defined]
+    decorated.__dict__.update({**view.__dict__, **decorated.__dict__})  # non_atomic_requests and the like
     return decorated
 
 

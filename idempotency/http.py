@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 
-from idempotency.exceptions import AlreadyCompleted, IdempotencyError
+from idempotency.exceptions import (
+    AlreadyCompleted,
+    IdempotencyError,
+    OperationInProgress,
+    StoreUnavailable,
+)
 from idempotency.policies import IdempotencyPolicy
 from idempotency.problems import problem_response
 from idempotency.records import AsyncRecordGuard, RecordGuard
@@ -35,7 +41,8 @@ def respond_once(policy: IdempotencyPolicy, request: Any, run: Callable[[], Answ
         if guard is None:
             return run()[0]
         with guard:
-            answer = run()
+            with refusals_of_others():
+                answer = run()
             settle(policy, request, guard, answer)
         return answer[0]
     except AlreadyCompleted as done:
@@ -54,13 +61,26 @@ async def respond_once_async(
         if guard is None:
             return (await run())[0]
         async with AsyncRecordGuard(guard):
-            answer = await run()
+            with refusals_of_others():
+                answer = await run()
             await sync_to_async(settle)(policy, request, guard, answer)
         return answer[0]
     except AlreadyCompleted as done:
         return await sync_to_async(replay)(policy, request, guard, done)
     except IdempotencyError as error:
         return await sync_to_async(refuse)(policy, request, guard, error)
+
+
+@contextmanager
+def refusals_of_others() -> Iterator[None]:
+    """Within the view, another guard's refusal is about another key than this caller's. That it is
+    busy or cannot be reached is worth a retry all the same."""
+    try:
+        yield
+    except (OperationInProgress, StoreUnavailable):
+        raise
+    except IdempotencyError as error:
+        raise RuntimeError(f"An idempotent operation within the view was refused: {error}") from error
 
 
 def settle(policy: IdempotencyPolicy, request: Any, guard: RecordGuard, answer: Answer) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
+from django.db.models import Model
 from django.http import Http404
 from django.http.response import HttpResponseBase
 from rest_framework.generics import GenericAPIView
@@ -33,6 +37,12 @@ class IdempotencyKeyMixin(IdempotencyPolicy, Base):
     exception handler and rendering run inside it, in one transaction with the record. What the
     handler does outside the records' database is not undone and not guarded.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        bases = cls.__mro__
+        if APIView in bases and bases.index(APIView) < bases.index(IdempotencyKeyMixin):
+            raise TypeError(f"Put IdempotencyKeyMixin first among the bases of {cls.__qualname__}.")
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -100,15 +110,22 @@ def check_object(view: Any, request: Any) -> None:
     lookup = view.lookup_url_kwarg or view.lookup_field
     if lookup not in view.kwargs:
         return
+    model = view.get_queryset().model
     try:
-        view.get_object()
+        # The handler's transaction is there for select_for_update() in get_queryset() too.
+        with transaction.atomic(using=router.db_for_write(model)):
+            view.get_object()
     except Http404:
         # Hidden from this caller, or deleted meanwhile (perhaps by this very operation)? Only what
         # still exists can have been taken from the caller.
-        model = view.get_queryset().model
-        where = {view.lookup_field: view.kwargs[lookup]}
-        if model._base_manager.filter(**where).exists():
+        if exists(model, **{view.lookup_field: view.kwargs[lookup]}):
             raise
+
+
+def exists(model: type[Model], **where: Any) -> bool:
+    with suppress(TypeError, ValueError, OverflowError, ValidationError):  # no such key can exist
+        return model._base_manager.filter(**where).exists()
+    return False
 
 
 def has_queryset(view: Any) -> bool:

@@ -20,7 +20,9 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.core.files.uploadedfile import UploadedFile
+from django.core.handlers.wsgi import LimitedStream
 from django.db.models import Model
 from django.http import HttpRequest
 
@@ -33,10 +35,10 @@ CHUNK = 64 * 1024
 def request_material(request: Any) -> bytes:
     """Digest over method, path, sorted query, media type and payload of a Django or DRF request."""
     django_request: HttpRequest = getattr(request, "_request", request)
-    query = sorted(parse_qsl(django_request.META.get("QUERY_STRING", ""), keep_blank_values=True))
     media_type = (django_request.content_type or "").lower()
+    head = [request.method, django_request.path, media_type, charset(django_request)]
     material = sha256()
-    for part in (request.method, django_request.path, media_type, *(text for pair in query for text in pair)):
+    for part in (*head, *sorted_query(django_request)):
         add(material, part.encode("utf-8", "surrogateescape"))
     material.update(b"#")
     if media_type in FORM_MEDIA_TYPES and is_form_parsed(request, django_request):
@@ -44,6 +46,20 @@ def request_material(request: Any) -> bytes:
     else:
         add_body(material, django_request)
     return material.digest()
+
+
+def sorted_query(request: HttpRequest) -> Iterator[str]:
+    """Names in order; the values of one name as they came, for their order may mean something."""
+    query = request.META.get("QUERY_STRING", "")
+    pairs = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    for pair in sorted(pairs, key=lambda pair: pair[0]):
+        yield from pair
+
+
+def charset(request: HttpRequest) -> str:
+    """The encoding by which the payload's bytes are read, where it is not the usual one."""
+    named = (request.content_params or {}).get("charset", "").lower()
+    return "" if named in ("utf-8", "utf8") else named
 
 
 def add(material: Any, part: bytes) -> None:
@@ -61,6 +77,10 @@ def add_form(material: Any, request: Any, django_request: HttpRequest) -> None:
     """Fields and files, parsed the way the view will see them (and with its errors, if any)."""
     if request is not django_request:
         _ = request.data  # parses, and leaves POST and FILES on the Django request
+        refuse_truncated(django_request)
+    else:
+        _ = django_request.POST
+        refuse_truncated(django_request)
     for name, values in sorted(django_request.POST.lists()):
         for value in values:
             add(material, b"field")
@@ -86,7 +106,9 @@ def add_body(material: Any, request: HttpRequest) -> None:
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     # Internal to Django, and what DRF asks too: whether the stream is still there to be read.
     if request._read_started or limit is None or content_length(request) <= limit:  # type: ignore[attr-defined]
-        add(material, request.body)
+        body = request.body
+        refuse_truncated(request)
+        add(material, body)
         return
     # request.body would refuse it; a view that reads the stream must still be able to.
     spooled = cast(BinaryIO, SpooledTemporaryFile(max_size=limit))  # noqa: SIM115
@@ -94,9 +116,24 @@ def add_body(material: Any, request: HttpRequest) -> None:
     for chunk in iter(lambda: request.read(CHUNK), b""):
         spooled.write(chunk)
         material.update(chunk)
+    refuse_truncated(request)
     spooled.seek(0)
     request._stream = spooled
     request._read_started = False  # type: ignore[attr-defined]
+
+
+def refuse_truncated(request: HttpRequest) -> None:
+    """A client that is gone in the middle of its payload must not run, nor record, half of it.
+
+    WSGI servers end the stream there without an error. ASGI hands over whole payloads only.
+    """
+    body, stream = getattr(request, "_body", None), getattr(request, "_stream", None)
+    if body is not None:
+        truncated = len(body) < content_length(request)
+    else:
+        truncated = isinstance(stream, LimitedStream) and stream._pos < stream.limit  # type: ignore[attr-defined]
+    if truncated:
+        raise BadRequest("The payload ended before its Content-Length.")
 
 
 def content_length(request: HttpRequest) -> int:
@@ -130,7 +167,8 @@ def stable(value: object) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
-        return [type(value).__qualname__, value.name]
+        # A combination of flags may have no name.
+        return [type(value).__module__, type(value).__qualname__, value.name, stable(value.value)]
     if type(value) in (int, float, str):
         return value
     if type(value) in (list, tuple):

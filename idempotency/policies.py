@@ -66,7 +66,10 @@ class IdempotencyPolicy:
             return None
         # request.user is a SimpleLazyObject outside of DRF, whose own type says nothing.
         meta = getattr(user, "_meta", None)
-        return (meta.label_lower if meta else user.__class__.__qualname__, str(user.pk))
+        if meta is None:
+            return (user.__class__.__qualname__, str(user.pk))
+        # A proxy model's user is the same user.
+        return (meta.concrete_model._meta.label_lower, str(user.pk))
 
     def get_idempotency_operation(self, request: Any) -> str:
         if self.idempotency_operation is not None:
@@ -121,9 +124,13 @@ class IdempotencyPolicy:
 
 
 def principal_of(scope: Scope) -> tuple[str, str]:
+    """Kind and identifier. Raises MissingPrincipal where there is none to tell callers apart by."""
     if isinstance(scope, Model):
-        return (scope._meta.label_lower, str(scope.pk))
-    if isinstance(scope, str):
-        return ("scope", scope)
-    kind, identifier = scope
+        kind, identifier = scope._meta.concrete_model._meta.label_lower, scope.pk  # type: ignore[union-attr]
+    elif isinstance(scope, str):
+        kind, identifier = "scope", scope
+    else:
+        kind, identifier = scope
+    if identifier is None:
+        raise MissingPrincipal
     return (str(kind), str(identifier))

@@ -2,7 +2,8 @@
 
 Every signal is sent with ``key`` (a ScopedKey) and ``using`` (the records' database alias);
 ``replayed`` has ``record`` too, and ``refused`` ``error``. ``completed`` comes after the commit.
-A receiver's error is logged and never reaches the caller. None of them shows a payload.
+A receiver's error is logged and never reaches the caller. ``claimed`` is sent inside the operation's
+transaction, which a receiver's database error would break. None of them shows a payload.
 """
 
 from __future__ import annotations

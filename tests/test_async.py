@@ -24,7 +24,7 @@ from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]
 
-PATIENCE = 20
+PATIENCE = 10
 
 
 class Stage:
@@ -204,7 +204,7 @@ def test_requests_that_share_a_connection_are_refused_rather_than_mixed():
         await asyncio.wait_for(STAGES[0].full.wait(), PATIENCE)
         for key in "ab":
             with pytest.raises(ForeignTransaction):
-                await post(client, key=key)
+                await asyncio.wait_for(post(client, key=key), PATIENCE)
         STAGES[0].opened.set()
         return await first, await post(client, key="b")
 
@@ -220,7 +220,7 @@ def test_a_refused_neighbour_does_not_commit_what_the_first_rolls_back():
         first = asyncio.create_task(post(AsyncClient(), key="a"))
         await asyncio.wait_for(STAGES[0].full.wait(), PATIENCE)
         with pytest.raises(ForeignTransaction):
-            await post(AsyncClient(), key="b")
+            await asyncio.wait_for(post(AsyncClient(), key="b"), PATIENCE)
         first.cancel()
         await asyncio.wait([first])
 

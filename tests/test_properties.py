@@ -15,7 +15,13 @@ from django.utils import timezone
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from rest_framework.response import Response
 
 from idempotency.models import IdempotencyRecord
@@ -83,10 +89,6 @@ class Model:
             self.kept[operation] = Kept(payload, outcome.status)
         return (outcome.status, False)
 
-    def expire(self, operation):
-        if operation in self.kept:
-            self.kept[operation].expired = True
-
     def purge(self):
         self.kept = {operation: kept for operation, kept in self.kept.items() if not kept.expired}
 
@@ -117,14 +119,17 @@ class Requests(RuleBasedStateMachine):
         elif status != 422:
             self.first_bodies[operation] = response.content
 
-    @rule(user=users, path=paths, key=keys)
-    def expire(self, user, path, key):
+    @precondition(lambda self: self.model.kept)
+    @rule(data=st.data())
+    def expire(self, data):
+        user, path, key = operation = data.draw(st.sampled_from(sorted(self.model.kept)))
         principal = ("auth.user", str(User.objects.get(username=user).pk))
         records = IdempotencyRecord.objects.of_principal(*principal).with_key(key)
         past = timezone.now() - timedelta(days=1)
-        records.filter(operation=f"POST {path[1:]}").update(expires_at=past)
-        self.model.expire((user, path, key))
+        assert records.filter(operation=f"POST {path[1:]}").update(expires_at=past) == 1
+        self.model.kept[operation].expired = True
 
+    @precondition(lambda self: any(kept.expired for kept in self.model.kept.values()))
     @rule()
     def purge(self):
         IdempotencyRecord.objects.expired().delete()

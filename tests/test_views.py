@@ -127,7 +127,6 @@ def test_an_expired_record_stays_when_the_new_operation_fails(alice):
         ("empty", 204, 1),
         ("savepoint", 201, 1),
         ("swallow-400", 400, 0),
-        ("set-rollback", 200, 0),
     ],
 )
 def test_an_answer_on_purpose_is_kept(alice, do, status, orders):
@@ -148,6 +147,8 @@ def test_an_answer_on_purpose_is_kept(alice, do, status, orders):
         ("raise-403", 403),
         ("raise", 500),
         ("swallow-201", 500),
+        ("swallow-other-201", 500),
+        ("set-rollback", 500),
         ("unrenderable", 500),
     ],
 )

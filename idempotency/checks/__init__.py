@@ -1,7 +1,8 @@
 """System checks: what can be known to go wrong before a request does.
 
 Errors: E001 no such database, E002 unsupported database, E003 record and business rows in two
-databases, E004 a table without transactions, E005 retention, E006 wait, E007 mode, E008 methods.
+databases, E004 a table without transactions, E005 retention, E006 wait, E007 mode, E008 methods,
+E009 MySQL reads uncommitted rows.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle.
@@ -15,15 +16,16 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Tags, register
 
-from idempotency.checks.databases import check_alias, check_engines, check_same_database
-from idempotency.checks.urlconf import guarded_views
-from idempotency.checks.views import check_settings, check_throttle, check_view
-
 TAG = "idempotency"
 
 
 @register(TAG)
 def check_setup(**kwargs: Any) -> list[CheckMessage]:
+    # Imported when checks run: DRF's settings may import what imports DRF, while apps are loading.
+    from idempotency.checks.databases import check_alias, check_same_database
+    from idempotency.checks.urlconf import guarded_views
+    from idempotency.checks.views import check_settings, check_view
+
     views = guarded_views()
     of_views = chain.from_iterable((*check_same_database(view), *check_view(view)) for view in views)
     return [*check_alias(), *check_settings(), *of_views]
@@ -31,9 +33,15 @@ def check_setup(**kwargs: Any) -> list[CheckMessage]:
 
 @register(TAG, Tags.database)
 def check_database(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    from idempotency.checks.databases import check_engines
+    from idempotency.checks.urlconf import guarded_views
+
     return list(check_engines(guarded_views(), databases or ()))
 
 
 @register(TAG, Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    from idempotency.checks.urlconf import guarded_views
+    from idempotency.checks.views import check_throttle
+
     return list(chain.from_iterable(map(check_throttle, guarded_views())))

@@ -26,6 +26,12 @@ def check_alias() -> Iterator[CheckMessage]:
             hint="Use PostgreSQL, MySQL or MariaDB (InnoDB), or SQLite.",
             id="idempotency.E002",
         )
+    elif reads_uncommitted(alias):
+        yield Error(
+            f"{alias!r} reads uncommitted rows: a retry would get an answer that may yet be rolled back.",
+            hint='Set "isolation_level" to "read committed" (Django\'s default) in its OPTIONS.',
+            id="idempotency.E009",
+        )
     elif connections[alias].vendor == "sqlite" and not begins_immediately(alias):
         yield Warning(
             f"SQLite transactions on {alias!r} begin without the write lock: of two requests at once, one "
@@ -33,6 +39,12 @@ def check_alias() -> Iterator[CheckMessage]:
             hint=f'Set DATABASES[{alias!r}]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             id="idempotency.W001",
         )
+
+
+def reads_uncommitted(alias: str) -> bool:
+    options = connections[alias].settings_dict.get("OPTIONS") or {}
+    level = str(options.get("isolation_level")).lower()
+    return connections[alias].vendor == "mysql" and level == "read uncommitted"
 
 
 def begins_immediately(alias: str) -> bool:

@@ -101,7 +101,8 @@ class BaseRecordStore(ABC):
         """Make room for the new record; a rollback brings the old one back, still expired."""
         with self.connection.cursor() as cursor:
             cursor.execute(
-                f"{prefix}DELETE FROM {TABLE} WHERE id = %s AND expires_at <= {self.now}", (record.pk,)
+                f"{prefix}DELETE FROM {TABLE} WHERE id = %s AND state = %s AND expires_at <= {self.now}",
+                (record.pk, State.COMPLETED),
             )
 
     @classmethod

@@ -153,15 +153,17 @@ class RecordGuard:
             self._settle(self._store.claim(expired))
 
     def _settle(self, found: Found | None) -> Found | None:
-        """Answer from a live record; hand back an expired one."""
-        if found is None or not found.live:
-            return found
+        """Answer from a record; hand back an expired one, which the claim replaces."""
+        if found is None:
+            return None
         record = found.record
+        if not found.live and record.state == State.COMPLETED:
+            return found
         if not self.fingerprint.matches(bytes(record.fingerprint)):
             raise FingerprintMismatch
-        if record.state == State.RUNNING:
-            raise OperationInProgress
-        if record.state == State.UNKNOWN:
+        # A running record is committed only where the handler ended the transaction (DDL on MySQL).
+        # Nobody works on it; what became of its effects an operator must see.
+        if record.state != State.COMPLETED:
             raise OutcomeUnknown
         if record.body_state == BodyState.DROPPED:
             raise ResultExpired
@@ -174,9 +176,9 @@ class RecordGuard:
         if connection.closed_in_transaction:
             self._transaction.roll_back()
             raise StoreUnavailable
-        if self._keep_writes and (swallowed := self._transaction.swallowed_error):
-            return self._finish_broken(response, swallowed)
-        if not self._keep_writes or connection.needs_rollback:
+        if self._keep_writes and connection.needs_rollback:
+            return self._finish_broken(response, self._transaction.swallowed_error)
+        if not self._keep_writes:
             self._transaction.roll_back()
             return self._record_without_writes(response)
         try:
@@ -186,15 +188,15 @@ class RecordGuard:
                 raise
             self._finish_broken(response, error)
 
-    def _finish_broken(self, response: StoredResponse, error: BaseException) -> None:
-        """The handler swallowed a database error that cost it its writes. A refusal of the view's
-        own stands all the same; a success that nothing is left of must not be recorded."""
+    def _finish_broken(self, response: StoredResponse, error: BaseException | None) -> None:
+        """The handler swallowed an error that cost it its writes, or marked them for rollback. A
+        refusal of its own stands all the same; a success that nothing is left of is no success."""
         self._transaction.roll_back(error)
         if response.status is not None and response.status >= 400:
             return self._record_without_writes(response)
         raise transaction.TransactionManagementError(
-            "The operation reported success after a database error had broken its transaction, so "
-            "nothing was kept. Put the statement that may fail into its own transaction.atomic()."
+            "The operation reported success although its transaction was marked for rollback, so nothing "
+            "of it was kept. Put what may fail, and is caught, into its own transaction.atomic()."
         ) from error
 
     def _record_without_writes(self, response: StoredResponse) -> None:

@@ -3,9 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 from idempotency.exceptions import OperationInProgress
-from idempotency.records.base import COLUMNS, NOTHING_YET, TABLE, BaseRecordStore, Found, State
+from idempotency.records.base import NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
 LOCK = "SELECT set_config('idempotency.claim', pg_try_advisory_xact_lock(%s)::text, true)"
+# By the key alone, which is cheaper to plan; that another scope has the same key is rare.
+LOOK = (
+    "SELECT current_setting('idempotency.claim'), current_setting('transaction_isolation'), "
+    f"EXISTS (SELECT FROM {TABLE} WHERE key_digest = %s)"
+)
 
 
 class PostgreSQLRecordStore(BaseRecordStore):
@@ -24,10 +29,10 @@ class PostgreSQLRecordStore(BaseRecordStore):
     insert_suffix = " ON CONFLICT DO NOTHING"
 
     def claim(self, expired: Found | None) -> Found | None:
-        locked, isolation, *row = self._lock_and_look()
+        locked, isolation, is_there = self._lock_and_look()
         if locked != "true":
             raise OperationInProgress
-        found = self.found(tuple(row)) if row[0] is not None else None
+        found = self.find() if is_there else None
         if found and found.live:
             return found
         if found:
@@ -37,19 +42,14 @@ class PostgreSQLRecordStore(BaseRecordStore):
         return None
 
     def _lock_and_look(self) -> tuple[Any, ...]:
-        look = (
-            "SELECT current_setting('idempotency.claim'), current_setting('transaction_isolation'), "
-            f"{COLUMNS}, expires_at > {self.now} "
-            f"FROM (SELECT 1) AS one LEFT JOIN {TABLE} ON key_digest = %s AND scope = %s"
-        )
-        identity = (self.key.key_digest, self.key.scope)
+        lock_id, digest = self.key.lock_id, self.key.key_digest
         with self.connection.cursor() as cursor:
             if getattr(self.connection.features, "uses_server_side_binding", False):
                 # The extended protocol takes one statement at a time.
-                cursor.execute(LOCK, (self.key.lock_id,))
-                cursor.execute(look, identity)
+                cursor.execute(LOCK, (lock_id,))
+                cursor.execute(LOOK, (digest,))
             else:
-                cursor.execute(f"{LOCK}; {look}", (self.key.lock_id, *identity))
+                cursor.execute(f"{LOCK}; {LOOK}", (lock_id, digest))
                 if hasattr(cursor.cursor, "pgresult"):
                     # psycopg 3 stands on the first result, psycopg2 on the last.
                     cursor.nextset()

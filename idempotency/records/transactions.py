@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
@@ -53,13 +53,14 @@ class GuardedTransaction:
         except BaseException as error:
             atomic.__exit__(type(error), error, error.__traceback__)
             raise
+        # First in line: a wrapper of the handler's that is not removed in turn pops another's.
+        self.connection.execute_wrappers.insert(0, self._watch)
         self._atomic = atomic
         # Django never clears it: an error of an earlier transaction is none of this one's.
         self.connection.rollback_exc = None
         if not self.is_savepoint:
             # The first hook of the transaction: what fails after it failed after the commit.
             transaction.on_commit(self._note_commit, using=self.using)
-        self.connection.execute_wrappers.append(self._watch)
 
     def roll_back(self, error: BaseException | None = None) -> None:
         error = error or _RolledBack()
@@ -83,7 +84,8 @@ class GuardedTransaction:
     def _end(self, *exc_info: Any) -> None:
         atomic, self._atomic = self._atomic, None
         if atomic is not None:
-            self.connection.execute_wrappers.remove(self._watch)
+            with suppress(ValueError):
+                self.connection.execute_wrappers.remove(self._watch)
             atomic.__exit__(*exc_info)
 
     def _note_commit(self) -> None:

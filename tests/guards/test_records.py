@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -116,13 +116,14 @@ def test_another_payload_is_refused():
         pass
 
 
-@pytest.mark.parametrize(
-    ("state", "refusal"), [(State.RUNNING, OperationInProgress), (State.UNKNOWN, OutcomeUnknown)]
-)
-def test_a_record_that_is_not_completed_is_never_run(state, refusal):
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("state", [State.RUNNING, State.UNKNOWN])
+def test_a_record_that_is_not_completed_is_never_run(state, expired):
     complete()
     IdempotencyRecord.objects.update(state=state)
-    with pytest.raises(refusal), record_guard():
+    if expired:
+        IdempotencyRecord.objects.update(expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(OutcomeUnknown), record_guard():
         pass
     with pytest.raises(FingerprintMismatch), record_guard(payload=b"other"):
         pass

@@ -6,6 +6,7 @@ from tests.project import views
 
 router = SimpleRouter()
 router.register("order-set", views.OrderViewSet, basename="order-set")
+router.register("locking-set", views.LockingOrderViewSet, basename="locking-set")
 router.register("hidden-set", views.HiddenOrderViewSet, basename="hidden-set")
 
 urlpatterns = [
@@ -25,6 +26,10 @@ urlpatterns = [
     path("revocable/", views.GuardedByPermissionView.as_view()),
     path("uploads/", views.UploadView.as_view()),
     path("audited/", views.AuditedView.as_view()),
+    path("counting/", views.CountingView.as_view()),
+    path("nesting/", views.NestingView.as_view()),
+    path("implicit-commit/", views.ImplicitCommitView.as_view()),
+    path("unsaved-scope/", views.UnsavedScopeView.as_view()),
     path("plain/", views.plain),
     path("async/", views.asynchronous),
     path("above/", views.decorated_above),

@@ -20,7 +20,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
 
-from idempotency.decorators import idempotent_view
+from idempotency.decorators import idempotent, idempotent_view
 from idempotency.mixins import IdempotencyKeyMixin
 from tests.project.models import Order
 
@@ -46,6 +46,13 @@ def swallow(status):
 def raw_swallow(status):
     with suppress(DatabaseError), connection.cursor() as cursor:
         cursor.execute("SELECT nothing FROM nowhere")
+    return Response({"swallowed": True}, status=status)
+
+
+def swallow_another_error(status):
+    """As Django's own atomic(savepoint=False) blocks do around signal receivers."""
+    with suppress(ValueError), transaction.atomic(savepoint=False):
+        raise ValueError
     return Response({"swallowed": True}, status=status)
 
 
@@ -93,6 +100,7 @@ ACTIONS = {
     "raise": lambda: fail(RuntimeError("unhandled")),
     "swallow-201": lambda: swallow(201),
     "swallow-400": lambda: swallow(400),
+    "swallow-other-201": lambda: swallow_another_error(201),
     "raw-swallow-201": lambda: raw_swallow(201),
     "raw-swallow-400": lambda: raw_swallow(400),
     "savepoint": in_a_savepoint,
@@ -241,6 +249,51 @@ class HiddenOrderViewSet(OrderViewSet):
 
     def get_queryset(self):
         return Order.objects.filter(owner__in=("", str(self.request.user)))
+
+
+class LockingOrderViewSet(OrderViewSet):
+    def get_queryset(self):
+        return Order.objects.select_for_update()
+
+
+class CountingView(OrderView):
+    """Puts a wrapper around the statements, and takes it off where the guard is still open."""
+
+    def initial(self, request, *args, **kwargs):
+        self.wrapping = connection.execute_wrapper(lambda execute, *rest: execute(*rest))
+        super().initial(request, *args, **kwargs)
+
+    def post(self, request, **kwargs):
+        self.wrapping.__enter__()
+        return super().post(request, **kwargs)
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        self.wrapping.__exit__(None, None, None)
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+@idempotent(key="key")
+def inner_operation(key, amount):
+    return amount
+
+
+class NestingView(OrderView):
+    def post(self, request, **kwargs):
+        inner_operation("fixed", request.data["amount"])
+        return Response(status=201)
+
+
+class ImplicitCommitView(OrderView):
+    def post(self, request, **kwargs):
+        Order.objects.create(reference="before")
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS made_by_a_view (id int)")
+        raise RuntimeError
+
+
+class UnsavedScopeView(OrderView):
+    def get_idempotency_scope(self, request):
+        return Order(reference="not saved")
 
 
 def plain_answer(data):
