@@ -1,0 +1,1 @@
+"""What the guard costs, measured: ``python -m benchmarks`` (or ``make bench``)."""

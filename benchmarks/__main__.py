@@ -1,0 +1,114 @@
+"""What the guard costs: ``python -m benchmarks``; ``--help`` lists the rest.
+
+Measures time and prints it; nothing here passes or fails by it. The database ``idempotency_bench`` is
+made and dropped, so one benchmark runs at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks import others, report
+from benchmarks.variants import SETUPS, THROUGHPUT_GOAL
+
+DRIVERS = {"postgresql": ("psycopg2", "psycopg3"), "mariadb": ("mysqlclient",), "sqlite": ("sqlite3",)}
+
+
+def main() -> int:
+    options = arguments()
+    if options.quick:
+        options.rounds, options.block, options.pairs, options.seconds = 6, 100, 3, 1.0
+    drivers = options.driver or DRIVERS[options.database]
+    print(f"{report.machine()}. Medians of {options.rounds} rounds of {options.block} requests each.")
+    if options.profile:
+        for driver in drivers:
+            profile(options, driver)
+        return 0
+    for driver in drivers:
+        latency(options, driver, "own")
+    for setup in () if options.only_own else ("flat", "requests"):
+        latency(options, drivers[0], setup)
+    if not options.only_own and options.database != "sqlite":
+        throughput(options, drivers[0])
+    if options.others:
+        other_packages(options, drivers[0])
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the guard costs.")
+    add = parser.add_argument
+    add("--database", choices=DRIVERS, default="postgresql")
+    add("--driver", action="append", choices=DRIVERS["postgresql"], help="on PostgreSQL; both by default")
+    add("--rounds", type=int, default=30, help="rounds of one block per variant")
+    add("--block", type=int, default=300, help="requests per block")
+    add("--pairs", type=int, default=9, help="rounds of the throughput, bare and guarded")
+    add("--seconds", type=float, default=3, help="length of each half of such a round")
+    add("--quick", action="store_true", help="a few short rounds, to see that it works")
+    add("--only-own", action="store_true", help="only the table that has goals")
+    add("--others", action="store_true", help="also the other packages, installed below build/")
+    add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
+    return parser.parse_args()
+
+
+def latency(options: argparse.Namespace, driver: str, setup: str) -> None:
+    found = worker(options, driver, "latency", setup=setup, rounds=options.rounds, block=options.block)
+    print(f"\n{report.versions(found['versions'])}: {SETUPS[setup].title}")
+    print("\n".join(report.latency(found["result"])), flush=True)
+
+
+def throughput(options: argparse.Namespace, driver: str) -> None:
+    found = worker(options, driver, "throughput", pairs=options.pairs, seconds=options.seconds)
+    print(f"\n{report.versions(found['versions'])}: gunicorn, 4 workers, 8 keep-alive connections")
+    print("\n".join(report.throughput(found["result"], THROUGHPUT_GOAL)), flush=True)
+
+
+def profile(options: argparse.Namespace, driver: str) -> None:
+    found = worker(options, driver, "profile", requests=min(options.rounds * options.block, 1500))
+    print(f"\n{report.versions(found['versions'])}: where the time goes")
+    for cells in found["result"]:
+        print("\n" + "\n".join(report.table(cells)), flush=True)
+
+
+def other_packages(options: argparse.Namespace, driver: str) -> None:
+    python, reason = others.install()
+    if python is None:
+        print(f"\nThe other packages are left out, since they cannot be installed: {reason}")
+        return
+    for package, number in others.PACKAGES.items():
+        measured = {"setup": "other", "rounds": options.rounds, "block": options.block}
+        try:
+            found = worker(options, driver, "latency", python=python, package=package, **measured)
+        except subprocess.CalledProcessError as error:
+            print(f"\n{package} {number} is left out: {error}")
+            continue
+        print(f"\n{package} {number} with {report.versions(found['versions'])}")
+        print("\n".join(report.latency(found["result"])), flush=True)
+
+
+def worker(
+    options: argparse.Namespace,
+    driver: str,
+    part: str,
+    *,
+    python: str = sys.executable,
+    package: str = "",
+    **measured: Any,
+) -> Any:
+    """The result of one part, which a process of its own measures."""
+    environment = {"BENCH_DATABASE": options.database, "BENCH_DRIVER": driver, "BENCH_PACKAGE": package}
+    command = [python, "-m", "benchmarks.worker", part, json.dumps(measured)]
+    done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"A part of the benchmark failed (its own message is above): {error.cmd[2:]}")

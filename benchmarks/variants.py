@@ -1,0 +1,56 @@
+"""What is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    letter: str
+    label: str
+    path: str
+    keyed: bool = True
+    replays: bool = False
+    goal: float | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Variants that are measured in turn within one process; ratios are to the first."""
+
+    title: str
+    variants: tuple[Variant, ...]
+    atomic_requests: bool = False
+
+
+def guarded(suffix: str = "") -> tuple[Variant, ...]:
+    return (
+        Variant("a", "bare", f"/bare{suffix}/", keyed=False),
+        Variant("c", "guarded, fresh key", f"/guarded{suffix}/"),
+        Variant("d", "guarded, replay", f"/guarded{suffix}/", replays=True),
+    )
+
+
+OWN = Setup(
+    "the view has a transaction.atomic() of its own",
+    (
+        Variant("a", "bare", "/bare/", keyed=False),
+        Variant("b", "bare and one INSERT of the record's bytes", "/insert/", keyed=False),
+        Variant("c", "guarded, fresh key", "/guarded/", goal=1.25),
+        Variant("d", "guarded, replay", "/guarded/", replays=True, goal=0.17),
+        Variant("e", "only the SELECT that a replay needs", "/lookup/", keyed=False),
+    ),
+)
+FLAT = Setup("without an atomic of its own: the bare view commits three times", guarded("-flat"))
+REQUESTS = Setup("ATOMIC_REQUESTS, and no atomic of its own", guarded("-flat"), atomic_requests=True)
+OTHER = Setup(
+    "the view has a transaction.atomic() of its own",
+    (
+        Variant("a", "bare", "/bare/", keyed=False),
+        Variant("c", "fresh key", "/other/"),
+        Variant("d", "replay", "/other/", replays=True),
+    ),
+)
+SETUPS = {"own": OWN, "flat": FLAT, "requests": REQUESTS, "other": OTHER}
+THROUGHPUT_GOAL = 0.85
