@@ -97,11 +97,11 @@ class BaseRecordStore(ABC):
             )
             return bool(cursor.rowcount == 1)
 
-    def delete_expired(self, record: IdempotencyRecord, prefix: str = "") -> None:
+    def delete_expired(self, record: IdempotencyRecord) -> None:
         """Make room for the new record; a rollback brings the old one back, still expired."""
         with self.connection.cursor() as cursor:
             cursor.execute(
-                f"{prefix}DELETE FROM {TABLE} WHERE id = %s AND state = %s AND expires_at <= {self.now}",
+                f"DELETE FROM {TABLE} WHERE id = %s AND state = %s AND expires_at <= {self.now}",
                 (record.pk, State.COMPLETED),
             )
 

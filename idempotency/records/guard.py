@@ -126,7 +126,7 @@ class RecordGuard:
         while True:
             try:
                 with translated():
-                    return self._claim_with_retries(1 if nested else CLAIM_ATTEMPTS)
+                    return self._claim_with_retries(nested)
             except OperationInProgress:
                 # A waiter must hold no transaction open, and an outer one is not ours to close.
                 left_over = deadline - time.monotonic()
@@ -134,15 +134,18 @@ class RecordGuard:
                     raise
                 time.sleep(min(left_over, random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE)))
 
-    def _claim_with_retries(self, attempts: int) -> None:
-        """Nothing of the user's has run: what the database refuses for a conflict may be repeated."""
-        for attempt in range(1, attempts + 1):
+    def _claim_with_retries(self, nested: bool) -> None:
+        """Nothing of the user's has run: what the database refuses for a conflict may be repeated,
+        unless the conflict has cost the transaction around it too."""
+        for attempt in range(1, CLAIM_ATTEMPTS + 1):
             try:
                 return self._claim()
-            except (DatabaseError, OperationInProgress) as error:
+            except DatabaseError as error:
+                if nested or attempt == CLAIM_ATTEMPTS or not is_conflict(error):
+                    raise
+            except OperationInProgress as refusal:
                 # InnoDB's gap locks can refuse a neighbour's key as if it were this one's.
-                conflict = is_conflict(error) or is_conflict(error.__cause__)
-                if attempt == attempts or not conflict:
+                if attempt == CLAIM_ATTEMPTS or not is_conflict(refusal.__cause__):
                     raise
             time.sleep(random.uniform(0, SHORTEST_PAUSE * attempt))
 

@@ -7,7 +7,8 @@ from django.db import DatabaseError, Error, IntegrityError
 
 from idempotency.database import DUPLICATE_ENTRY, LOCK_WAIT_TIMEOUT, error_number
 from idempotency.exceptions import OperationInProgress
-from idempotency.records.base import NOTHING_YET, BaseRecordStore, Found, State
+from idempotency.models import IdempotencyRecord
+from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
 
 class MySQLRecordStore(BaseRecordStore):
@@ -35,14 +36,28 @@ class MySQLRecordStore(BaseRecordStore):
         if not self.impatient:
             self._take_named_lock()
         with self._in_progress_when_locked():
-            if expired:
-                # Before the insert: a duplicate would leave a shared lock in the way of the delete.
-                self.delete_expired(expired.record, prefix=self.impatient)
+            # Before an insert: a duplicate would leave a shared lock in the way of the update.
+            if expired and self._take_over(expired.record):
+                return None
             found = self._insert_claim()
-            if found and not found.live:
-                self.delete_expired(found.record, prefix=self.impatient)
-                found = self._insert_claim()
+            if found and not found.live and self._take_over(found.record):
+                return None
             return found
+
+    def _take_over(self, record: IdempotencyRecord) -> bool:
+        """Make the expired row the claim, in place. Deleting it and inserting another would lock the
+        gaps beside it, and so refuse the keys of others, until the transaction ends."""
+        key = self.key
+        claim = (key.kept_key, key.operation[:255], self.fingerprint.value, State.RUNNING)
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"{self.impatient}UPDATE {TABLE} SET idempotency_key = %s, operation = %s, fingerprint = %s, "
+                f"state = %s, created_at = {self.now}, expires_at = {self.later} "
+                f"WHERE id = %s AND state = %s AND expires_at <= {self.now}",
+                (*claim, self.retention // MICROSECOND, record.pk, State.COMPLETED),
+            )
+            self.claimed_by_row = cursor.rowcount == 1
+        return self.claimed_by_row
 
     def _insert_claim(self) -> Found | None:
         """None when inserted, else the record that was there before."""
