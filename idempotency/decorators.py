@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.db import router
 from django.http.response import HttpResponseBase
 
-from idempotency import conf
-from idempotency.exceptions import AlreadyCompleted, IdempotencyError, InvalidKey
-from idempotency.fingerprints import Fingerprint
+from idempotency.functions import IdempotentFunction
 from idempotency.http import Answer, respond_once, respond_once_async
-from idempotency.keys import ScopedKey, valid_key
 from idempotency.models import IdempotencyRecord
-from idempotency.payloads import arguments_material
-from idempotency.policies import IdempotencyPolicy, Scope, principal_of
-from idempotency.records import AsyncRecordGuard, RecordGuard
-from idempotency.responses import StoredResponse, render
-from idempotency.signals import announce, refused, replayed
+from idempotency.policies import IdempotencyPolicy, Scope
+from idempotency.responses import render
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -168,85 +160,3 @@ def idempotent(
         return cast(Callable[P, R], call.sync_wrapper())
 
     return decorator
-
-
-class IdempotentFunction:
-    """A function together with how to make a guard out of its arguments."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        key: str | Callable[..., str],
-        operation: str | None,
-        scope: Callable[..., Scope] | None,
-        using: str | Callable[..., str] | None,
-        retention: timedelta | None,
-        wait: timedelta | None,
-    ) -> None:
-        self.function = function
-        self.signature = inspect.signature(function)
-        if isinstance(key, str) and key not in self.signature.parameters:
-            raise TypeError(f"{function.__qualname__}() has no argument {key!r} to take the key from.")
-        self.key = key
-        self.operation = operation or f"{function.__module__}.{function.__qualname__}"
-        self.scope, self.using, self.retention, self.wait = scope, using, retention, wait
-
-    def guard(self, *args: Any, **kwargs: Any) -> RecordGuard:
-        bound = self.signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        scope = self.scope(*args, **kwargs) if self.scope else ("function", "")
-        using = self.using(*args, **kwargs) if callable(self.using) else self.using
-        return RecordGuard(
-            ScopedKey(principal_of(scope), self.operation, self._key(bound, args, kwargs)),
-            Fingerprint(arguments_material(self.function, bound)),
-            using=using or conf.database() or router.db_for_write(IdempotencyRecord),
-            retention=self.retention,
-            wait=conf.wait() if self.wait is None else self.wait,
-        )
-
-    def _key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
-        key = self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]
-        if key is None:
-            raise InvalidKey(f"{self.operation} was called with None for its key.")
-        return valid_key(str(key))
-
-    def sync_wrapper(self) -> Callable[..., Any]:
-        @wraps(self.function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            guard = self.guard(*args, **kwargs)
-            try:
-                with guard:
-                    result = self.function(*args, **kwargs)
-                    guard.complete(StoredResponse.from_result(result))
-                return result
-            except AlreadyCompleted as done:
-                return replayed_result(guard, done)
-            except IdempotencyError as error:
-                announce(refused, guard.key, using=guard.using, error=error)
-                raise
-
-        return wrapper
-
-    def async_wrapper(self) -> Callable[..., Any]:
-        @wraps(self.function)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            guard = self.guard(*args, **kwargs)
-            try:
-                async with AsyncRecordGuard(guard):
-                    result = await self.function(*args, **kwargs)
-                    guard.complete(StoredResponse.from_result(result))
-                return result
-            except AlreadyCompleted as done:
-                return await sync_to_async(replayed_result)(guard, done)
-            except IdempotencyError as error:
-                await sync_to_async(announce)(refused, guard.key, using=guard.using, error=error)
-                raise
-
-        return wrapper
-
-
-def replayed_result(guard: RecordGuard, done: AlreadyCompleted) -> Any:
-    if done.guard is not guard:  # one that the function entered itself
-        raise done
-    announce(replayed, guard.key, using=guard.using, record=done.record)
-    return done.record.response.result

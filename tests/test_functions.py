@@ -703,3 +703,16 @@ def test_an_abandoned_call_is_logged(caplog):
         place_or_fail("a")
     assert [record.getMessage().split()[0] for record in caplog.records] == ["claimed", "abandoned"]
     assert "secret" not in caplog.text
+
+
+def test_an_inner_refusal_is_announced_once_and_for_the_inner_key(announced):
+    @idempotent(key="reference", operation="outer")
+    def outer(reference):
+        return place("inner", "other")
+
+    place("inner")
+    announced.clear()
+    with pytest.raises(FingerprintMismatch):
+        outer("outer")
+    refusals = [sent["key"].key for name, _, sent in announced if name == "refused"]
+    assert refusals == ["inner"]
