@@ -153,7 +153,8 @@ class RecordGuard:
         # Outside the transaction, so that a replay costs one statement.
         expired = self._settle(self._store.find())
         with self._transaction.opened():
-            self._settle(self._store.claim(expired))
+            if self._settle(self._store.claim(expired)):
+                raise OperationInProgress
 
     def _settle(self, found: Found | None) -> Found | None:
         """Answer from a record; hand back an expired one, which the claim replaces."""

@@ -88,6 +88,8 @@ class MySQLRecordStore(BaseRecordStore):
             raise
 
     def _take_named_lock(self) -> None:
+        if self.named_lock is not None:
+            return  # by an earlier attempt; named locks nest, and close() releases once
         name = f"idempotency:{self.key.lock_id:x}"
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))

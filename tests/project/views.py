@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from datetime import timedelta
 
@@ -122,8 +121,6 @@ ACTIONS = {
 
 def act(data, user=""):
     order = Order.objects.create(reference=str(data.get("reference", "")), owner=str(user))
-    if hold := data.get("hold"):
-        time.sleep(float(hold))
     if data.get("do"):
         return ACTIONS[data["do"]]()
     return Response({"id": order.pk, "reference": order.reference}, status=201)
