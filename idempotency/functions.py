@@ -13,13 +13,14 @@ from asgiref.sync import sync_to_async
 from django.db import router
 
 from idempotency import conf
+from idempotency.asynchronous import AsyncGuard
 from idempotency.exceptions import AlreadyCompleted, IdempotencyError, InvalidKey
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey, valid_key
 from idempotency.models import IdempotencyRecord
 from idempotency.payloads import arguments_material
 from idempotency.policies import Scope, principal_of
-from idempotency.records import AsyncRecordGuard, RecordGuard
+from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
 
@@ -90,7 +91,7 @@ class IdempotentFunction:
             guard = self.guard(*args, **kwargs)
             foreign: list[IdempotencyError] = []
             try:
-                async with AsyncRecordGuard(guard):
+                async with AsyncGuard(guard):
                     with noted(foreign):
                         result = await self.function(*args, **kwargs)
                     guard.complete(StoredResponse.from_result(result))

@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 
+from idempotency.asynchronous import AsyncGuard
 from idempotency.exceptions import (
     AlreadyCompleted,
     IdempotencyError,
@@ -18,7 +19,7 @@ from idempotency.exceptions import (
 )
 from idempotency.policies import IdempotencyPolicy
 from idempotency.problems import problem_response
-from idempotency.records import AsyncRecordGuard, RecordGuard
+from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
 
@@ -60,7 +61,7 @@ async def respond_once_async(
         guard = await sync_to_async(policy.idempotency_guard)(request)
         if guard is None:
             return (await run())[0]
-        async with AsyncRecordGuard(guard):
+        async with AsyncGuard(guard):
             with refusals_of_others():
                 answer = await run()
             await sync_to_async(settle)(policy, request, guard, answer)

@@ -18,10 +18,10 @@ from django.test import AsyncClient
 from django.urls import path
 from django.utils import timezone
 
+from idempotency import nesting
 from idempotency.decorators import idempotent, idempotent_view
 from idempotency.exceptions import ForeignTransaction
 from idempotency.models import IdempotencyRecord
-from idempotency.records import nesting
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls(__name__)]

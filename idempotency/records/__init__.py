@@ -1,6 +1,5 @@
 """The unique index: a record in the business database, written in the business transaction."""
 
-from idempotency.records.asynchronous import AsyncRecordGuard
 from idempotency.records.guard import RecordGuard
 
-__all__ = ["AsyncRecordGuard", "RecordGuard"]
+__all__ = ["RecordGuard"]

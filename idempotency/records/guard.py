@@ -22,17 +22,17 @@ from idempotency.exceptions import (
 )
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
+from idempotency.nesting import adopted, disowned, entered, left
 from idempotency.records.base import Found, State
-from idempotency.records.nesting import entered, left
 from idempotency.records.stores import store_class
-from idempotency.records.transactions import (
+from idempotency.responses import BodyState, StoredResponse
+from idempotency.signals import abandoned, announce, claimed, completed
+from idempotency.transactions import (
     CONFLICT_INSIDE,
     GuardedTransaction,
     is_failed_transaction,
     translated,
 )
-from idempotency.responses import BodyState, StoredResponse
-from idempotency.signals import abandoned, announce, claimed, completed
 
 CLAIM_ATTEMPTS = 4
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.1
@@ -84,6 +84,12 @@ class RecordGuard:
     @property
     def is_open(self) -> bool:
         return self._transaction.is_open
+
+    def adopt(self) -> None:
+        adopted(self)
+
+    def disown(self) -> None:
+        disowned(self)
 
     def __enter__(self) -> Self:
         self._transaction = GuardedTransaction(self.using, on_commit=self._announce_completed)

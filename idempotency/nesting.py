@@ -7,30 +7,33 @@ guard in the middle of another request's transaction would commit, or lose, with
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from idempotency.exceptions import ForeignTransaction, OperationInProgress
+from idempotency.keys import ScopedKey
 
-if TYPE_CHECKING:
-    from idempotency.records.guard import RecordGuard
 
-_mine: ContextVar[tuple[RecordGuard, ...]] = ContextVar("idempotency_guards", default=())
+class KeyedGuard(Protocol):
+    key: ScopedKey
+
+
+_mine: ContextVar[tuple[KeyedGuard, ...]] = ContextVar("idempotency_guards", default=())
 
 
 class Nesting(NamedTuple):
-    open_guards: list[RecordGuard]
-    guard: RecordGuard
+    open_guards: list[KeyedGuard]
+    guard: KeyedGuard
 
 
-def entered(connection: BaseDatabaseWrapper, guard: RecordGuard) -> Nesting:
+def entered(connection: BaseDatabaseWrapper, guard: KeyedGuard) -> Nesting:
     """Note that the guard is open on the connection, or refuse.
 
     Raises ForeignTransaction for another request's transaction, and OperationInProgress for a key
     that this very transaction is working on: its own lock would let it in.
     """
-    open_guards: list[RecordGuard] = connection.__dict__.setdefault("idempotency_guards", [])
+    open_guards: list[KeyedGuard] = connection.__dict__.setdefault("idempotency_guards", [])
     mine = _mine.get()
     if any(other not in mine for other in open_guards):
         raise ForeignTransaction(
@@ -49,9 +52,9 @@ def left(nesting: Nesting) -> None:
     disowned(nesting.guard)
 
 
-def adopted(guard: RecordGuard) -> None:
+def adopted(guard: KeyedGuard) -> None:
     _mine.set((*_mine.get(), guard))
 
 
-def disowned(guard: RecordGuard) -> None:
+def disowned(guard: KeyedGuard) -> None:
     _mine.set(tuple(other for other in _mine.get() if other is not guard))
