@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -14,6 +15,11 @@ LONGEST_WAIT = timedelta(seconds=10)
 def header() -> str:
     """IDEMPOTENCY_HEADER: the request header that carries the key."""
     return getattr(settings, "IDEMPOTENCY_HEADER", "Idempotency-Key")
+
+
+def token_header() -> str:
+    """IDEMPOTENCY_TOKEN_HEADER: the request header that carries a one-time token."""
+    return getattr(settings, "IDEMPOTENCY_TOKEN_HEADER", "Idempotency-Token")
 
 
 def retention() -> timedelta:
@@ -56,3 +62,29 @@ def documentation_url() -> str | None:
 def release_completed() -> bool:
     """IDEMPOTENCY_RELEASE_COMPLETED: whether the admin may release an operation that was done."""
     return getattr(settings, "IDEMPOTENCY_RELEASE_COMPLETED", False)
+
+
+def medium(setting: str, alias: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """One alias of a setting shaped like CACHES, such as IDEMPOTENCY_TOKENS, filled up with defaults.
+
+    "default" need not be set. Raises ImproperlyConfigured for an unknown alias or option.
+    """
+    aliases = getattr(settings, setting, {})
+    if not isinstance(aliases, Mapping):
+        raise ImproperlyConfigured(f"{setting} must be a dict of aliases, as CACHES is, not {aliases!r}.")
+    options = aliases.get(alias, {} if alias == "default" else None)
+    if options is None:
+        known = ", ".join(map(repr, {"default": None, **aliases}))
+        raise ImproperlyConfigured(f"{setting} has no alias {alias!r}: use one of {known}, or add it.")
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(f"{setting}[{alias!r}] must be a dict of options, not {options!r}.")
+    if unknown := sorted(map(str, options.keys() - defaults.keys())):
+        raise ImproperlyConfigured(
+            f"{setting}[{alias!r}] has unknown options: {', '.join(unknown)}. It takes {', '.join(defaults)}."
+        )
+    return {**defaults, **options}
+
+
+def aliases(setting: str) -> list[str]:
+    configured = getattr(settings, setting, {})
+    return list({"default": None, **configured}) if isinstance(configured, Mapping) else ["default"]

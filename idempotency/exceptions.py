@@ -66,12 +66,44 @@ class ResultExpired(IdempotencyError):
 
 
 class StoreUnavailable(IdempotencyError):
-    """The record could not be read or written. After a failed commit it is not known which of
+    """The guard's store could not be read or written. After a failed commit it is not known which of
     the two happened: the retry finds out."""
 
     code = "store-unavailable"
-    detail = "Idempotency records cannot be reached: retry later with the same key."
+    detail = "The idempotency store cannot be reached: retry later, with the same key or token."
     retry_after = 5
+
+
+class MissingToken(IdempotencyError):
+    code = "missing-token"
+    detail = "This operation needs a one-time token: fetch one, and send it with the request."
+
+
+class InvalidToken(IdempotencyError):
+    """Malformed, or another caller's, or another operation's. It was not consumed."""
+
+    code = "invalid-token"
+    detail = "The token is malformed: send it as it was issued, once."
+
+
+class ExpiredToken(IdempotencyError):
+    """Neither issued nor used any more, as far as anyone knows."""
+
+    code = "expired-token"
+    detail = "The token has expired, or was never issued: fetch a new one."
+
+
+class DuplicateToken(IdempotencyError):
+    code = "duplicate"
+    detail = "The token was already used, so its operation is not run again: look up what became of it."
+
+
+class TooManyTokens(IdempotencyError):
+    """The principal has been issued as many tokens as one lifetime allows."""
+
+    code = "too-many-tokens"
+    detail = "Too many tokens were issued to this caller: use those, or come back when they have expired."
+    retry_after = 60
 
 
 class AlreadyCompleted(Exception):

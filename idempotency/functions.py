@@ -16,10 +16,9 @@ from idempotency import conf
 from idempotency.asynchronous import AsyncGuard
 from idempotency.exceptions import AlreadyCompleted, IdempotencyError, InvalidKey
 from idempotency.fingerprints import Fingerprint
-from idempotency.keys import ScopedKey, valid_key
+from idempotency.keys import Scope, ScopedKey, principal_of, valid_key
 from idempotency.models import IdempotencyRecord
 from idempotency.payloads import arguments_material
-from idempotency.policies import Scope, principal_of
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
-from idempotency.exceptions import InvalidKey
+from django.db.models import Model
+
+from idempotency.exceptions import InvalidKey, MissingPrincipal
+
+# Whose a key or a token is: a model instance, (kind, identifier), or a text such as a tenant's name.
+Scope = str | tuple[str, str] | Model
 
 MAX_KEY_LENGTH = 255
 DIGEST_SIZE = 16
@@ -53,6 +58,20 @@ def digest(purpose: bytes, parts: Iterable[str]) -> bytes:
         state.update(b"%d:" % len(encoded))
         state.update(encoded)
     return state.digest()
+
+
+def principal_of(scope: Scope) -> tuple[str, str]:
+    """Kind and identifier. Raises MissingPrincipal where there is none to tell callers apart by."""
+    if isinstance(scope, Model):
+        # A proxy model's user is the same user.
+        kind, identifier = scope._meta.concrete_model._meta.label_lower, scope.pk  # type: ignore[union-attr]
+    elif isinstance(scope, str):
+        kind, identifier = "scope", scope
+    else:
+        kind, identifier = scope
+    if identifier is None:
+        raise MissingPrincipal
+    return (str(kind), str(identifier))
 
 
 def principal_digest(kind: str, identifier: str) -> bytes:

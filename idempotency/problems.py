@@ -18,6 +18,11 @@ PROBLEMS = {
     "outcome-unknown": (409, "Outcome unknown"),
     "result-expired": (409, "Result no longer kept"),
     "fingerprint-mismatch": (422, "Idempotency key used with another payload"),
+    "missing-token": (400, "One-time token required"),
+    "invalid-token": (400, "One-time token invalid"),
+    "expired-token": (410, "One-time token expired"),
+    "duplicate": (409, "Duplicate operation"),
+    "too-many-tokens": (429, "Too many one-time tokens"),
     "store-unavailable": (503, "Idempotency store unavailable"),
 }
 

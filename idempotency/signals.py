@@ -1,7 +1,10 @@
 """What happened to an operation, for metrics and audit.
 
-Every signal is sent with ``key`` (a ScopedKey) and ``using`` (the records' database alias);
-``replayed`` has ``record`` too, and ``refused`` ``error``. ``completed`` comes after the commit.
+Every signal is sent with ``mechanism`` ("record" or "token"), ``key`` (a ScopedKey; a token's has the
+token's digest for its key) and ``using`` (the guard's database alias, None for Redis). ``replayed`` has
+``record`` too; ``refused`` and ``failed_open`` have ``error``. ``completed`` comes after the commit.
+``failed_open`` says that an operation runs unguarded, since its store is away and was set to let pass.
+
 A receiver's error is logged and never reaches the caller. ``claimed`` is sent inside the operation's
 transaction, which a receiver's database error would break. None of them shows a payload.
 """
@@ -21,15 +24,20 @@ replayed = Signal()
 refused = Signal()
 completed = Signal()
 abandoned = Signal()
+failed_open = Signal()
 
 logger = logging.getLogger("idempotency")
 EVENTS = {claimed: "claimed", replayed: "replayed", refused: "refused"}
-EVENTS |= {completed: "completed", abandoned: "abandoned"}
+EVENTS |= {completed: "completed", abandoned: "abandoned", failed_open: "failed open"}
+LEVELS = {failed_open: logging.WARNING}
 
 
-def announce(signal: Signal, key: ScopedKey | None, *, using: str, **extra: Any) -> None:
+def announce(
+    signal: Signal, key: ScopedKey | None, *, using: str | None, mechanism: str = "record", **extra: Any
+) -> None:
     """One log line and one signal."""
-    if logger.isEnabledFor(logging.INFO):
+    level = LEVELS.get(signal, logging.INFO)
+    if logger.isEnabledFor(level):
         reason = f" {extra['error'].code}" if "error" in extra else ""
-        logger.info("%s %s%s", EVENTS[signal], key or "(no key)", reason)
-    signal.send_robust(sender=None, key=key, using=using, **extra)
+        logger.log(level, "%s %s%s", EVENTS[signal], key or f"({mechanism} unknown)", reason)
+    signal.send_robust(sender=None, key=key, using=using, mechanism=mechanism, **extra)

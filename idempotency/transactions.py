@@ -38,6 +38,17 @@ class GuardedTransaction:
         return bool(self.connection.savepoint_ids)
 
     @property
+    def is_broken(self) -> bool:
+        """Whether nothing of it can be kept any more: Django knows, or PostgreSQL itself does (of a
+        statement past the ORM, whose error was swallowed; COMMIT would then quietly roll back)."""
+        if self.connection.needs_rollback:
+            return True
+        if self.connection.vendor != "postgresql":
+            return False
+        # psycopg 2 and 3 alike; 3 is INERROR of libpq.
+        return bool(self.connection.connection.info.transaction_status == 3)
+
+    @property
     def swallowed_error(self) -> BaseException | None:
         """The database error that cost the handler its transaction and that it did not pass on."""
         error: BaseException | None = self.connection.rollback_exc
@@ -112,6 +123,14 @@ def translated() -> Iterator[None]:
         if is_outage(error):
             raise StoreUnavailable from error
         raise
+
+
+def nothing_kept() -> transaction.TransactionManagementError:
+    """What a success is told whose writes were rolled back behind its back."""
+    return transaction.TransactionManagementError(
+        "The operation reported success although its transaction was marked for rollback, so nothing "
+        "of it was kept. Put what may fail, and is caught, into its own transaction.atomic()."
+    )
 
 
 def is_failed_transaction(error: BaseException) -> bool:

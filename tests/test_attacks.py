@@ -16,9 +16,10 @@ from rest_framework.views import APIView
 from idempotency.checks.databases import check_alias
 from idempotency.decorators import idempotent, idempotent_view
 from idempotency.exceptions import FingerprintMismatch, MissingPrincipal
+from idempotency.keys import principal_of
 from idempotency.mixins import IdempotencyKeyMixin
 from idempotency.models import IdempotencyRecord
-from idempotency.policies import IdempotencyPolicy, principal_of
+from idempotency.policies import IdempotencyPolicy
 from tests.project.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -578,8 +578,8 @@ KEY = ScopedKey(("function", ""), f"{__name__}.place", "a")
 def test_a_first_call_is_claimed_and_completed(announced):
     place("a")
     assert announced == [
-        ("claimed", None, {"key": KEY, "using": "default"}),
-        ("completed", None, {"key": KEY, "using": "default"}),
+        ("claimed", None, {"key": KEY, "using": "default", "mechanism": "record"}),
+        ("completed", None, {"key": KEY, "using": "default", "mechanism": "record"}),
     ]
 
 
@@ -588,7 +588,9 @@ def test_a_second_call_is_replayed_with_its_record(announced):
     announced.clear()
     place("a")
     record = IdempotencyRecord.objects.get()
-    assert announced == [("replayed", None, {"key": KEY, "using": "default", "record": record})]
+    assert announced == [
+        ("replayed", None, {"key": KEY, "using": "default", "mechanism": "record", "record": record})
+    ]
 
 
 def test_a_mismatch_is_refused_with_its_error(announced):
@@ -596,7 +598,9 @@ def test_a_mismatch_is_refused_with_its_error(announced):
     announced.clear()
     with pytest.raises(FingerprintMismatch) as refusal:
         place("a", "other")
-    assert announced == [("refused", None, {"key": KEY, "using": "default", "error": refusal.value})]
+    assert announced == [
+        ("refused", None, {"key": KEY, "using": "default", "mechanism": "record", "error": refusal.value})
+    ]
 
 
 def test_a_failing_call_is_claimed_and_abandoned(announced):

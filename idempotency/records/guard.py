@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError
 
 from idempotency import conf
 from idempotency.database import is_conflict
@@ -31,6 +31,7 @@ from idempotency.transactions import (
     CONFLICT_INSIDE,
     GuardedTransaction,
     is_failed_transaction,
+    nothing_kept,
     translated,
 )
 
@@ -204,10 +205,7 @@ class RecordGuard:
         self._transaction.roll_back(error)
         if response.status is not None and response.status >= 400:
             return self._record_without_writes(response)
-        raise transaction.TransactionManagementError(
-            "The operation reported success although its transaction was marked for rollback, so nothing "
-            "of it was kept. Put what may fail, and is caught, into its own transaction.atomic()."
-        ) from error
+        raise nothing_kept() from error
 
     def _record_without_writes(self, response: StoredResponse) -> None:
         """Record an answer in a second transaction. Whoever claimed the key in between wins."""

@@ -1,0 +1,77 @@
+"""Scripts on a Redis that django-redis connects to, and its errors as this package's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from hashlib import sha1
+from typing import Any
+
+from django.core.cache import InvalidCacheBackendError, caches
+from django.core.exceptions import ImproperlyConfigured
+
+from idempotency.exceptions import StoreUnavailable
+
+# Of a server that is there and cannot write at the moment; redis-py has no classes for them.
+PASSING_ERRORS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "UNKILLABLE ")
+
+
+class Script:
+    """A Lua script: one step, whatever happens beside it. In a cluster all its keys have one hash tag."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def sha(self) -> str:
+        return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, alias: str, keys: Sequence[str], arguments: Sequence[bytes | int]) -> Any:
+        """Raises StoreUnavailable, after which it is not known whether the script has run."""
+        from redis.exceptions import NoScriptError
+
+        with translated():
+            client = connection(alias)
+            try:
+                return client.evalsha(self.sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return client.eval(self.text, len(keys), *keys, *arguments)
+
+
+def connection(alias: str) -> Any:
+    """django-redis' client for writing. Raises ImproperlyConfigured where the alias has none."""
+    try:
+        from django_redis import get_redis_connection
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            "Redis is used through django-redis: pip install 'django-idempotency-guard[redis]'."
+        ) from error
+    try:
+        return get_redis_connection(alias, write=True)
+    except (NotImplementedError, InvalidCacheBackendError) as error:
+        raise ImproperlyConfigured(
+            f"CACHES[{alias!r}] must be a Redis of django-redis (django_redis.cache.RedisCache): {error}"
+        ) from error
+
+
+def prefix(alias: str) -> str:
+    """The cache's own KEY_PREFIX keeps projects on one Redis apart."""
+    own = getattr(caches[alias], "key_prefix", "")
+    return f"{own}:idempotency" if own else "idempotency"
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    from redis import exceptions
+
+    away = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException)
+    refused = (exceptions.ClusterError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError)
+    try:
+        yield
+    except (*away, *refused, exceptions.TryAgainError) as error:
+        raise StoreUnavailable from error
+    except exceptions.ResponseError as error:
+        if str(error).startswith(PASSING_ERRORS):
+            raise StoreUnavailable from error
+        raise

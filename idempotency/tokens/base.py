@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, overload
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
+
+from idempotency import conf
+from idempotency.exceptions import StoreUnavailable
+from idempotency.keys import Scope, principal_of
+from idempotency.signals import announce, failed_open
+from idempotency.tokens.guard import Answer, OnFailure, TokenGuard
+from idempotency.tokens.texts import PresentedToken, new_texts, valid_purpose
+
+MILLISECOND = timedelta(milliseconds=1)
+LONGEST = timedelta(days=36_500)
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """``token`` is the text that the client sends back; ``expires_at`` is by the store's clock."""
+
+    token: str
+    expires_at: datetime
+
+    def __str__(self) -> str:
+        return self.token
+
+
+class BaseTokenStore(ABC):
+    """Tokens in one medium: each consumed at most once, by the principal and for the purpose it was
+    issued to, until its lifetime is over. A used token is remembered for the retention beyond that.
+
+    After a crash a token may have been spent on nothing, except where it is consumed in the
+    transaction of the work itself (``database``).
+    """
+
+    DEFAULTS: ClassVar[dict[str, Any]] = {
+        "BACKEND": "idempotency.tokens.database.DatabaseTokenStore",
+        "LOCATION": None,
+        "LIFETIME": timedelta(hours=1),
+        "RETENTION": None,
+        "LIMIT": 1000,
+        "FAIL_OPEN": False,
+    }
+    #: Alias of the database that the medium is; None where it is none.
+    database: str | None = None
+
+    def __init__(self, alias: str, options: dict[str, Any]) -> None:
+        self.alias = alias
+        self.location: str | None = options["LOCATION"]
+        self.lifetime = self._duration("LIFETIME", options["LIFETIME"])
+        retention = options["RETENTION"]
+        self.retention = conf.retention() if retention is None else self._duration("RETENTION", retention)
+        self.limit: int = options["LIMIT"]
+        if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 1:
+            raise ImproperlyConfigured(f"{self._name('LIMIT')} must be an int above 0, not {self.limit!r}.")
+        self.fail_open: bool = options["FAIL_OPEN"]
+        if not isinstance(self.fail_open, bool):
+            raise ImproperlyConfigured(f"{self._name('FAIL_OPEN')} must be a bool, not {self.fail_open!r}.")
+
+    @overload
+    def issue(self, principal: Scope, *, purpose: str = ...) -> IssuedToken: ...
+    @overload
+    def issue(self, principal: Scope, *, purpose: str = ..., count: int) -> list[IssuedToken]: ...
+    def issue(
+        self, principal: Scope, *, purpose: str = "", count: int | None = None
+    ) -> IssuedToken | list[IssuedToken]:
+        """A token for one operation of the principal, or a list of ``count``, in one round trip.
+
+        ``principal``: a model instance such as the user, a ``(kind, identifier)`` pair or a text.
+        ``purpose``: what it may be used for, which consuming must name too. Raises ValueError,
+        TooManyTokens (LIMIT within one LIFETIME), MissingPrincipal or StoreUnavailable.
+        """
+        wanted = 1 if count is None else count
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= self.limit:
+            raise ValueError(f"Tokens are issued 1 to {self.limit} at a time, not {wanted!r}.")
+        holder, purpose = principal_of(principal), valid_purpose(purpose)
+        batch = [PresentedToken(text, holder, purpose) for text in new_texts(holder, wanted)]
+        try:
+            expires_at = self.create(batch)
+        except StoreUnavailable as error:
+            if not self.fail_open:
+                raise
+            # They pass while the store is away, and have expired when it is back.
+            announce(failed_open, batch[0].key, using=self.database, mechanism="token", error=error)
+            expires_at = timezone.now() + self.lifetime
+        issued = [IssuedToken(token.text, expires_at) for token in batch]
+        return issued[0] if count is None else issued
+
+    def consume(
+        self,
+        token: str,
+        principal: Scope,
+        *,
+        purpose: str = "",
+        on_failure: OnFailure = "consume",
+        nonce: bytes | None = None,
+        using: str | None = None,
+        within: bool = False,
+    ) -> TokenGuard:
+        """``with tokens().consume(text, user): …`` enters at most once per token.
+
+        Raises InvalidToken at once when it is malformed; entering raises InvalidToken (another
+        principal's or purpose's), ExpiredToken, DuplicateToken, OperationInProgress or StoreUnavailable.
+
+        ``on_failure``: see OnFailure. ``using``: alias of the database where the work is committed, by
+        default the records'. ``nonce``: 16 bytes that stand for this attempt; one that comes again
+        with the same nonce is let in again. ``within``: a guard's transaction on ``using`` is open
+        around this one and decides about the work.
+        """
+        if on_failure not in ("consume", "restore"):
+            raise ValueError(f"on_failure is 'consume' or 'restore', not {on_failure!r}.")
+        presented = PresentedToken(token, principal_of(principal), valid_purpose(purpose))
+        return TokenGuard(self, presented, on_failure=on_failure, nonce=nonce, using=using, within=within)
+
+    @abstractmethod
+    def create(self, batch: Sequence[PresentedToken]) -> datetime:
+        """Store new tokens of one principal and purpose; say when they expire. All or none, and once,
+        however often the medium repeats it. Raises TooManyTokens or StoreUnavailable."""
+
+    @abstractmethod
+    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
+        """Consume in one step. WON also when the very nonce has consumed it before.
+
+        Raises StoreUnavailable, after which it is not known whether it was consumed.
+        """
+
+    @abstractmethod
+    def give_back(self, token: PresentedToken, nonce: bytes) -> None:
+        """Make a token that this nonce consumed good again, for what is left of its lifetime; do nothing
+        to any other. May be repeated, and put off while the store is away."""
+
+    def _duration(self, option: str, value: Any) -> timedelta:
+        if not isinstance(value, timedelta) or not MILLISECOND <= value <= LONGEST:
+            raise ImproperlyConfigured(
+                f"{self._name(option)} must be a timedelta above 0, at most 100 years, not {value!r}."
+            )
+        return value
+
+    def _name(self, option: str) -> str:
+        return f"IDEMPOTENCY_TOKENS[{self.alias!r}][{option!r}]"

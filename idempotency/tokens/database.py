@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connections, router, transaction
+from django.db.models import BooleanField, Count, ExpressionWrapper, F, Q
+
+from idempotency import conf
+from idempotency.database import DatabaseNow
+from idempotency.exceptions import StoreUnavailable, TooManyTokens
+from idempotency.models import IdempotencyToken, TokenQuerySet
+from idempotency.tokens.base import BaseTokenStore
+from idempotency.tokens.guard import Answer
+from idempotency.tokens.texts import PresentedToken
+from idempotency.transactions import translated
+
+LIVE = ExpressionWrapper(Q(expires_at__gt=DatabaseNow()), BooleanField())
+
+
+class DatabaseTokenStore(BaseTokenStore):
+    """Tokens in a table. LOCATION is a database alias, by default the records'.
+
+    Where that is the database of the work too, consuming commits with the work or not at all: neither
+    an exception nor a crash spends a token, and on_failure has nothing left to decide. Anywhere else it
+    is committed before the work begins.
+
+    LIMIT is checked before the insert: concurrent requests may exceed it by what each of them asks for.
+    """
+
+    def __init__(self, alias: str, options: dict[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.database: str = self.location or conf.database() or router.db_for_write(IdempotencyToken)
+
+    @property
+    def rows(self) -> TokenQuerySet:
+        return IdempotencyToken.objects.using(self.database)
+
+    def create(self, batch: Sequence[PresentedToken]) -> datetime:
+        with translated():
+            now, live = self._now_and_live(batch[0])
+            if live + len(batch) > self.limit:
+                raise TooManyTokens
+            expires_at = now + self.lifetime
+            self.rows.bulk_create(
+                IdempotencyToken(
+                    digest=token.digest,
+                    binding=token.binding,
+                    principal=token.key.principal_digest,
+                    expires_at=expires_at,
+                    kept_until=expires_at,
+                )
+                for token in batch
+            )
+        return expires_at
+
+    def _now_and_live(self, token: PresentedToken) -> tuple[datetime, int]:
+        held = self.rows.filter(principal=token.key.principal_digest).live()
+        counted = held.aggregate(now=DatabaseNow(), live=Count("pk"))
+        return counted["now"], counted["live"]
+
+    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
+        connection = connections[self.database]
+        try:
+            # Within the transaction of the work, where there is one; else committed on the spot.
+            with translated(), transaction.atomic(using=self.database, savepoint=False):
+                return self._take(token, nonce)
+        except StoreUnavailable:
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+            raise
+
+    def _take(self, token: PresentedToken, nonce: bytes) -> Answer:
+        row = self.rows.filter(digest=token.digest)
+        free = row.select_for_update(skip_locked=True).annotate(live=LIVE)
+        found = free.values_list("pk", "binding", "nonce", "live").first()
+        if found is None:
+            return Answer.BUSY if row.exists() else Answer.EXPIRED
+        pk, binding, used_by, live = found
+        if binding != token.binding:
+            return Answer.FOREIGN
+        if used_by is not None:
+            return Answer.WON if used_by == nonce else Answer.USED
+        if not live:
+            return Answer.EXPIRED
+        # Its condition matters where nothing was locked: SQLite has no row locks.
+        issued = self.rows.filter(pk=pk, nonce=None)
+        taken = issued.update(nonce=nonce, kept_until=F("expires_at") + self.retention)
+        return Answer.WON if taken == 1 else Answer.BUSY
+
+    def give_back(self, token: PresentedToken, nonce: bytes) -> None:
+        with translated():
+            taken = self.rows.filter(digest=token.digest, nonce=nonce)
+            taken.update(nonce=None, kept_until=F("expires_at"))
