@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any, Self
 
 from asgiref.sync import sync_to_async
 from django.http import HttpResponse
@@ -18,10 +19,12 @@ from idempotency.exceptions import (
     StoreUnavailable,
 )
 from idempotency.policies import IdempotencyPolicy
-from idempotency.problems import problem_response
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
+from idempotency.tokens import TokenGuard
+
+FAILED_OPEN = "Idempotency-Failed-Open"
 
 # A rendered response, and whether the view returned it rather than raised.
 Answer = tuple[HttpResponseBase, bool]
@@ -32,81 +35,140 @@ class Replay(HttpResponse):
 
 
 def respond_once(policy: IdempotencyPolicy, request: Any, run: Callable[[], Answer]) -> HttpResponseBase:
-    """Run the view under its guard, or answer in its place.
+    """Run the view under its guards, or answer in its place.
 
     Exceptions of ``run`` pass through, after everything was rolled back.
     """
-    guard: RecordGuard | None = None
+    guard = RequestGuard(policy, request)
     try:
-        guard = policy.idempotency_guard(request)
-        if guard is None:
-            return run()[0]
         with guard:
-            with refusals_of_others():
+            with guard.around_view():
                 answer = run()
-            settle(policy, request, guard, answer)
-        return answer[0]
+            guard.settle(answer)
+        return guard.marked(answer[0])
     except AlreadyCompleted as done:
-        return replay(policy, request, guard, done)
+        return guard.replay(done)
     except IdempotencyError as error:
-        return refuse(policy, request, guard, error)
+        return guard.refuse(error)
 
 
 async def respond_once_async(
     policy: IdempotencyPolicy, request: Any, run: Callable[[], Awaitable[Answer]]
 ) -> HttpResponseBase:
     """The same for an async view. What may touch the database or the disk runs on its thread."""
-    guard: RecordGuard | None = None
+    guard = RequestGuard(policy, request)
     try:
-        guard = await sync_to_async(policy.idempotency_guard)(request)
-        if guard is None:
-            return (await run())[0]
         async with AsyncGuard(guard):
-            with refusals_of_others():
+            with guard.around_view():
                 answer = await run()
-            await sync_to_async(settle)(policy, request, guard, answer)
-        return answer[0]
+            await sync_to_async(guard.settle)(answer)
+        return guard.marked(answer[0])
     except AlreadyCompleted as done:
-        return await sync_to_async(replay)(policy, request, guard, done)
+        return await sync_to_async(guard.replay)(done)
     except IdempotencyError as error:
-        return await sync_to_async(refuse)(policy, request, guard, error)
+        return await sync_to_async(guard.refuse)(error)
 
 
-@contextmanager
-def refusals_of_others() -> Iterator[None]:
-    """Within the view, another guard's refusal is about another key than this caller's. That it is
-    busy or cannot be reached is worth a retry all the same."""
-    try:
-        yield
-    except (OperationInProgress, StoreUnavailable):
-        raise
-    except IdempotencyError as error:
-        raise RuntimeError(f"An idempotent operation within the view was refused: {error}") from error
+class RequestGuard:
+    """The guards that a view's policy asks for, as one: the record's, and within it the token's.
 
+    A replay is the record's answer, so it needs no token. A request that brings neither key nor token,
+    to a view that requires none, passes.
+    """
 
-def settle(policy: IdempotencyPolicy, request: Any, guard: RecordGuard, answer: Answer) -> None:
-    response, returned = answer
-    if not policy.should_store_idempotency_response(request, response):
-        return guard.abandon()
-    stored = StoredResponse.from_http(response, store_body=policy.idempotency_store_body)
-    guard.complete(stored, keep_writes=returned)
+    def __init__(self, policy: IdempotencyPolicy, request: Any) -> None:
+        self.policy = policy
+        self.request = request
+        self.record: RecordGuard | None = None
+        self.token: TokenGuard | None = None
+        self.is_open = False
+        self._refusing = "record"
+        self._entered = ExitStack()
 
+    @property
+    def _guards(self) -> list[RecordGuard | TokenGuard]:
+        return [guard for guard in (self.record, self.token) if guard]
 
-def replay(
-    policy: IdempotencyPolicy, request: Any, guard: RecordGuard | None, done: AlreadyCompleted
-) -> HttpResponseBase:
-    if guard is None or done.guard is not guard:
-        # Another guard's, which the view entered itself: its response is not this caller's.
-        raise done
-    policy.check_idempotent_replay(request, done.record)
-    announce(replayed, guard.key, using=guard.using, record=done.record)
-    return done.record.response.to_http(Replay)
+    def adopt(self) -> None:
+        for guard in self._guards:
+            guard.adopt()
 
+    def disown(self) -> None:
+        for guard in self._guards:
+            guard.disown()
 
-def refuse(
-    policy: IdempotencyPolicy, request: Any, guard: RecordGuard | None, error: IdempotencyError
-) -> HttpResponse:
-    key = guard.key if guard else None
-    using = guard.using if guard else policy.get_idempotency_using(request)
-    announce(refused, key, using=using, error=error)
-    return problem_response(error)
+    def __enter__(self) -> Self:
+        with ExitStack() as entered:
+            record = self.policy.idempotency_guard(self.request)
+            if record:
+                self.record = record
+                entered.enter_context(record)
+            self._refusing = "token"
+            token = self.policy.idempotency_token_guard(self.request, record)
+            if token:
+                self.token = token
+                entered.enter_context(token)
+            self._refusing = "record" if record else "token"
+            self._entered = entered.pop_all()
+        self.is_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.is_open = False
+        self._entered.__exit__(kind, error, traceback)
+
+    @contextmanager
+    def around_view(self) -> Iterator[None]:
+        """Within the view, another guard's refusal is about another key than this caller's. That it is
+        busy or cannot be reached is worth a retry all the same."""
+        try:
+            yield
+        except (OperationInProgress, StoreUnavailable):
+            raise
+        except IdempotencyError as error:
+            if not self._guards:
+                raise
+            raise RuntimeError(f"An idempotent operation within the view was refused: {error}") from error
+
+    def settle(self, answer: Answer) -> None:
+        response, returned = answer
+        if not self._guards:
+            return
+        if not self.policy.should_store_idempotency_response(self.request, response):
+            for guard in self._guards:
+                guard.abandon()
+            return
+        if self.token:
+            self.token.complete(succeeded=response.status_code < 400, keep_writes=returned)
+        if self.record:
+            stored = StoredResponse.from_http(response, store_body=self.policy.idempotency_store_body)
+            self.record.complete(stored, keep_writes=returned)
+
+    def marked(self, response: HttpResponseBase) -> HttpResponseBase:
+        if self.token and self.token.failed_open:
+            response.headers[FAILED_OPEN] = "token"
+        return response
+
+    def replay(self, done: AlreadyCompleted) -> HttpResponseBase:
+        if self.record is None or done.guard is not self.record:
+            # Another guard's, which the view entered itself: its response is not this caller's.
+            raise done
+        self.policy.check_idempotent_replay(self.request, done.record)
+        announce(replayed, self.record.key, using=self.record.using, record=done.record)
+        return done.record.response.to_http(Replay)
+
+    def refuse(self, error: IdempotencyError) -> HttpResponse:
+        """Say no. Without the guard, the request did not even say what it would be refused for."""
+        key, using = None, None
+        if self._refusing == "token" and self.token:
+            key, using = self.token.key, self.token.store.database
+        elif self._refusing == "record":
+            key = self.record.key if self.record else None
+            using = self.policy.get_idempotency_using(self.request)
+        announce(refused, key, using=using, mechanism=self._refusing, error=error)
+        return self.policy.get_idempotency_refusal(self.request, error)

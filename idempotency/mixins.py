@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from idempotency.database import is_conflict
 from idempotency.http import Answer, Replay, respond_once
 from idempotency.models import IdempotencyRecord
-from idempotency.policies import IdempotencyPolicy
+from idempotency.policies import IdempotencyPolicy, KeyPolicy, TokenPolicy
 from idempotency.responses import render
 
 if TYPE_CHECKING:
@@ -29,20 +29,21 @@ else:
 Handler = Callable[..., HttpResponseBase]
 
 
-class IdempotencyKeyMixin(IdempotencyPolicy, Base):
-    """``class OrderViewSet(IdempotencyKeyMixin, ModelViewSet)``: a POST or PATCH brings an
-    ``Idempotency-Key``, and all requests with the same key together happen once.
+class GuardedViewMixin(IdempotencyPolicy, Base):
+    """What the mixins share. However many of them a view has, its handler is guarded once.
 
-    Authentication, permissions and throttles come before the guard, for a replay too. Handler,
-    exception handler and rendering run inside it, in one transaction with the record. What the
-    handler does outside the records' database is not undone and not guarded.
+    Authentication, permissions and throttles come before the guards, for a replay too. Handler,
+    exception handler and rendering run inside them.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         bases = cls.__mro__
-        if APIView in bases and bases.index(APIView) < bases.index(IdempotencyKeyMixin):
-            raise TypeError(f"Put IdempotencyKeyMixin first among the bases of {cls.__qualname__}.")
+        if APIView not in bases:
+            return
+        for mixin in (IdempotencyKeyMixin, IdempotencyTokenMixin):
+            if mixin in bases and bases.index(APIView) < bases.index(mixin):
+                raise TypeError(f"Put {mixin.__name__} first among the bases of {cls.__qualname__}.")
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -53,9 +54,27 @@ class IdempotencyKeyMixin(IdempotencyPolicy, Base):
         if handler is not None and name in self.http_method_names and self.is_guarded(request):
             setattr(self, name, partial(run_once, self, self, handler))
 
+
+class IdempotencyKeyMixin(KeyPolicy, GuardedViewMixin):
+    """``class OrderViewSet(IdempotencyKeyMixin, ModelViewSet)``: a POST or PATCH brings an
+    ``Idempotency-Key``, and all requests with the same key together happen once.
+
+    Handler, exception handler and rendering are one transaction with the record. What the handler does
+    outside the records' database is not undone and not guarded.
+    """
+
     def check_idempotent_replay(self, request: Any, record: IdempotencyRecord) -> None:
         """Object permissions, which run in get_object() and so not before the guard."""
         check_object(self, request)
+
+
+class IdempotencyTokenMixin(TokenPolicy, GuardedViewMixin):
+    """``class PaymentViewSet(IdempotencyTokenMixin, ModelViewSet)``: a POST or PATCH brings an
+    ``Idempotency-Token`` that was issued to its caller, and runs at most once with it.
+
+    Beside IdempotencyKeyMixin, in either order, the record answers retries, and the token is asked for
+    only by what would run.
+    """
 
 
 def run_once(
