@@ -47,6 +47,28 @@ def database() -> dict[str, object]:
 
 
 DATABASES = {"default": database()}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "redis": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": services.redis.url,
+        "OPTIONS": {"SOCKET_TIMEOUT": 5, "SOCKET_CONNECT_TIMEOUT": 5},
+    },
+    "redis-cluster": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": services.redis_cluster.url,
+        "OPTIONS": {
+            "CONNECTION_FACTORY": "idempotency.redis_cluster.ClusterConnectionFactory",
+            "SOCKET_TIMEOUT": 5,
+        },
+    },
+}
+REDIS_TOKENS = "idempotency.tokens.redis.RedisTokenStore"
+IDEMPOTENCY_TOKENS = {
+    "redis": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis"},
+    "redis-cluster": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis-cluster"},
+    "locmem": {"BACKEND": "idempotency.tokens.locmem.LocMemTokenStore"},
+}
 SECRET_KEY = "only-for-tests"
 USE_TZ = True
 INSTALLED_APPS = [

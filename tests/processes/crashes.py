@@ -164,7 +164,9 @@ def first_time(places):
 
 def where_the_database_is(places):
     return [
-        (line, place) for line, place in first_time(places) if place.startswith(("records/", "transactions.py", views.__file__))
+        (line, place)
+        for line, place in first_time(places)
+        if place.startswith(("records/", "transactions.py", views.__file__))
     ]
 
 

@@ -16,6 +16,7 @@ from tests.services.pgbouncer import PgBouncer
 from tests.services.postgresql import PostgreSQL
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
+from tests.services.redis_cluster import RedisCluster
 from tests.services.zookeeper import ZooKeeper
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "postgresql",
     "rabbitmq",
     "redis",
+    "redis_cluster",
     "sign_in",
     "zookeeper",
 ]
@@ -40,11 +42,12 @@ __all__ = [
 CI = os.environ.get("CI", "").lower() in {"true", "1"}
 """A missing service fails instead of being skipped."""
 
-postgresql, mariadb, redis = PostgreSQL(), MariaDB(), Redis()
+postgresql, mariadb, redis, redis_cluster = PostgreSQL(), MariaDB(), Redis(), RedisCluster()
 rabbitmq, zookeeper, pgbouncer = RabbitMQ(), ZooKeeper(), PgBouncer()
 
 SERVICES: dict[str, Service] = {
-    service.name: service for service in (postgresql, mariadb, redis, rabbitmq, zookeeper, pgbouncer)
+    service.name: service
+    for service in (postgresql, mariadb, redis, redis_cluster, rabbitmq, zookeeper, pgbouncer)
 }
 
 

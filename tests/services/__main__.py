@@ -26,7 +26,7 @@ def main() -> int:
         except (Unavailable, OSError) as error:
             absent.append(service)
             found = f"MISSING, {error} ({service.remedy})"
-        print(f"{service.name:<12} {service.port:>5}  {found}", flush=True)
+        print(f"{service.name:<14} {service.port:>5}  {found}", flush=True)
     if absent and starting:
         verdict = "which CI does not allow" if CI else "their tests will be skipped"
         print(f"Missing: {', '.join(service.name for service in absent)}; {verdict}.")
