@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha1
+from inspect import signature
 from typing import Any
 
 from django.core.cache import InvalidCacheBackendError, caches
@@ -50,9 +51,48 @@ def connection(alias: str) -> Any:
     try:
         return get_redis_connection(alias, write=True)
     except (NotImplementedError, InvalidCacheBackendError) as error:
-        raise ImproperlyConfigured(
-            f"CACHES[{alias!r}] must be a Redis of django-redis (django_redis.cache.RedisCache): {error}"
-        ) from error
+        raise not_a_redis(alias, error) from error
+
+
+def not_a_redis(alias: str, error: Exception) -> ImproperlyConfigured:
+    return ImproperlyConfigured(
+        f"CACHES[{alias!r}] must be a Redis of django-redis (django_redis.cache.RedisCache): {error}"
+    )
+
+
+def socket_timeout(alias: str) -> float | None:
+    """Seconds that a command waits for its answer; None is for ever. Asks no server.
+
+    Raises ImproperlyConfigured where the alias is no Redis of django-redis.
+    """
+    try:
+        options = caches[alias].client._options  # type: ignore[attr-defined]
+    except (AttributeError, InvalidCacheBackendError) as error:
+        raise not_a_redis(alias, error) from error
+    given = options.get("SOCKET_TIMEOUT") or options.get("CONNECTION_POOL_KWARGS", {}).get("socket_timeout")
+    return given or library_timeout()
+
+
+def library_timeout() -> float | None:
+    """redis-py's own default: 5 seconds since version 8, for ever before."""
+    from redis.connection import AbstractConnection
+
+    parameters = signature(AbstractConnection.__init__).parameters
+    default: float | None = parameters["socket_timeout"].default
+    return default
+
+
+def eviction_policies(alias: str) -> set[str]:
+    """``maxmemory-policy`` of every node that has a limit to its memory."""
+    from redis.cluster import RedisCluster
+
+    with translated():
+        client = connection(alias)
+        if isinstance(client, RedisCluster):
+            nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
+        else:
+            nodes = [client.info("memory")]
+        return {node["maxmemory_policy"] for node in nodes if node.get("maxmemory")}
 
 
 def prefix(alias: str) -> str:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.core.checks import run_checks
+from django.urls import include, path
 from rest_framework.test import APIClient
 
 from tests.project import views
@@ -46,3 +50,22 @@ def bob(users) -> Caller:
 def clean_slate():
     cache.clear()
     views.HOOKS_RUN.clear()
+
+
+def urlconf(*patterns):
+    module = ModuleType("urls")
+    module.urlpatterns = list(patterns)
+    return module
+
+
+@pytest.fixture
+def found(settings):
+    """``found(view, …)``: the ids of what is wrong with a URLconf of these views."""
+
+    def found(*views, **options):
+        urlpatterns = [path(f"{number}/", view) for number, view in enumerate(views)]
+        settings.ROOT_URLCONF = urlconf(path("api/", include(urlpatterns)))
+        messages = run_checks(tags=["idempotency"], **options)
+        return {message.id.removeprefix("idempotency.") for message in messages}
+
+    return found

@@ -1,5 +1,5 @@
 from datetime import timedelta
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from django.core.checks import run_checks
@@ -19,6 +19,7 @@ from idempotency.checks.urlconf import guarded_views
 from idempotency.decorators import idempotent_view
 from idempotency.mixins import IdempotencyKeyMixin
 from idempotency.models import IdempotencyRecord
+from tests.conftest import urlconf
 from tests.project.models import Order
 from tests.settings import VENDOR
 
@@ -30,25 +31,6 @@ class Throttle(UserRateThrottle):
 class OrderViewSet(IdempotencyKeyMixin, ModelViewSet):
     queryset = Order.objects.all()
     throttle_classes = [Throttle]
-
-
-def urlconf(*patterns):
-    module = ModuleType("urls")
-    module.urlpatterns = list(patterns)
-    return module
-
-
-@pytest.fixture
-def found(settings):
-    """``found(view, …)``: the ids of what is wrong with a URLconf of these views."""
-
-    def found(*views, **options):
-        urlpatterns = [path(f"{number}/", view) for number, view in enumerate(views)]
-        settings.ROOT_URLCONF = urlconf(path("api/", include(urlpatterns)))
-        messages = run_checks(tags=["idempotency"], **options)
-        return {message.id.removeprefix("idempotency.") for message in messages}
-
-    return found
 
 
 def viewset(**attributes):

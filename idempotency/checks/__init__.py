@@ -2,10 +2,13 @@
 
 Errors: E001 no such database, E002 unsupported database, E003 record and business rows in two
 databases, E004 a table without transactions, E005 retention, E006 wait, E007 mode, E008 methods,
-E009 MySQL reads uncommitted rows.
+E009 MySQL reads uncommitted rows, E010 IDEMPOTENCY_TOKENS, E011 a medium that cannot keep tokens,
+E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
-W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle.
+W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,
+W008 views that share tokens, W009 failing open, W010 Redis without a timeout, W011 tokens issued
+without a throttle, W012 Redis that evicts.
 """
 
 from __future__ import annotations
@@ -23,25 +26,30 @@ TAG = "idempotency"
 def check_setup(**kwargs: Any) -> list[CheckMessage]:
     # Imported when checks run: DRF's settings may import what imports DRF, while apps are loading.
     from idempotency.checks.databases import check_alias, check_same_database
+    from idempotency.checks.tokens import check_stores, check_token_views
     from idempotency.checks.urlconf import guarded_views
     from idempotency.checks.views import check_settings, check_view
 
     views = guarded_views()
     of_views = chain.from_iterable((*check_same_database(view), *check_view(view)) for view in views)
-    return [*check_alias(), *check_settings(), *of_views]
+    return [*check_alias(), *check_settings(), *check_stores(), *of_views, *check_token_views(views)]
 
 
 @register(TAG, Tags.database)
 def check_database(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     from idempotency.checks.databases import check_engines
+    from idempotency.checks.tokens import check_eviction
     from idempotency.checks.urlconf import guarded_views
 
-    return list(check_engines(guarded_views(), databases or ()))
+    if not databases:
+        return []
+    return [*check_engines(guarded_views(), databases), *check_eviction()]
 
 
 @register(TAG, Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    from idempotency.checks.tokens import check_issuing
     from idempotency.checks.urlconf import guarded_views
     from idempotency.checks.views import check_throttle
 
-    return list(chain.from_iterable(map(check_throttle, guarded_views())))
+    return [*chain.from_iterable(map(check_throttle, guarded_views())), *check_issuing()]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 
 from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
+from django.db.models import Model
 
 from idempotency.checks.urlconf import GuardedView, record_alias
 from idempotency.database import SUPPORTED_VENDORS
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, IdempotencyToken
+from idempotency.tokens import tokens
 
 
 def check_alias() -> Iterator[CheckMessage]:
@@ -55,16 +59,24 @@ def begins_immediately(alias: str) -> bool:
 def check_same_database(view: GuardedView) -> Iterator[CheckMessage]:
     if view.using is None or view.model is None:
         return
+    kept = "record" if view.has_key else "token"
     business = router.db_for_write(view.model)
-    if business != view.using:
+    if business != view.using and (view.has_key or joins_tokens(view)):
         yield Error(
-            f"Its {view.model._meta.label} is written to {business!r} and its idempotency record to "
+            f"Its {view.model._meta.label} is written to {business!r} and its idempotency {kept} to "
             f"{view.using!r}: they cannot commit together, so an operation may happen twice.",
             hint=f"Return {business!r} from get_idempotency_using(), or name it in IDEMPOTENCY_DATABASE for "
             "all views, and migrate idempotency there.",
             obj=view,
             id="idempotency.E003",
         )
+
+
+def joins_tokens(view: GuardedView) -> bool:
+    """Whether its tokens are consumed in what is taken for the transaction of the work."""
+    with suppress(ImproperlyConfigured):
+        return tokens(view.option("idempotency_token_alias")).database == view.using
+    return False
 
 
 def check_engines(views: Iterable[GuardedView], databases: Collection[str]) -> Iterator[CheckMessage]:
@@ -98,7 +110,7 @@ def check_tables(alias: str, tables: Collection[str]) -> Iterator[CheckMessage]:
 def guarded_tables(views: Iterable[GuardedView], alias: str) -> set[str]:
     models = [view.model for view in views if view.model]
     models = [model for model in models if router.db_for_write(model) == alias]
-    if router.allow_migrate_model(alias, IdempotencyRecord):
-        models.append(IdempotencyRecord)
+    own: tuple[type[Model], ...] = (IdempotencyRecord, IdempotencyToken)
+    models += [model for model in own if router.allow_migrate_model(alias, model)]
     parts = {part for model in models for part in (model, *model._meta.all_parents)}
     return {part._meta.db_table for part in parts}

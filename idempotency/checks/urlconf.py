@@ -16,8 +16,9 @@ from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
 from idempotency import conf
+from idempotency.mixins import GuardedViewMixin
 from idempotency.models import IdempotencyRecord
-from idempotency.policies import IdempotencyPolicy
+from idempotency.policies import IdempotencyPolicy, KeyPolicy, TokenPolicy
 
 FRAMEWORKS = {"django", "rest_framework", "idempotency", "builtins"}
 
@@ -38,7 +39,7 @@ class GuardedView:
     @property
     def identity(self) -> tuple[object, ...]:
         """The same for a viewset's list and detail routes."""
-        own = {key: value for key, value in self.initkwargs.items() if hasattr(IdempotencyPolicy, key)}
+        own = {key: value for key, value in self.initkwargs.items() if key.startswith("idempotency_")}
         return (self.policy, self.view_class or self.callback, repr(own))
 
     @property
@@ -46,10 +47,19 @@ class GuardedView:
         kwargs: dict[str, Any] = getattr(self.callback, "initkwargs", {})
         return kwargs or getattr(self.callback, "view_initkwargs", {})
 
+    @property
+    def has_key(self) -> bool:
+        return issubclass(self.policy, KeyPolicy)
+
+    @property
+    def has_token(self) -> bool:
+        return issubclass(self.policy, TokenPolicy)
+
     def option(self, name: str) -> Any:
         return self.initkwargs.get(name, getattr(self.policy, name))
 
     def overrides(self, hook: str) -> bool:
+        """Whether a hook of every policy is the project's own here."""
         return getattr(self.policy, hook) is not getattr(IdempotencyPolicy, hook)
 
     @property
@@ -84,11 +94,7 @@ class GuardedView:
     @property
     def is_throttled(self) -> bool:
         """Also when nothing is known about it: what is no DRF view, or chooses its throttles itself."""
-        view = self.view_class
-        if view is None or not issubclass(view, APIView) or view.get_throttles is not APIView.get_throttles:
-            return True
-        classes = self.initkwargs.get("throttle_classes", view.throttle_classes)
-        return any(limits(throttle, view) for throttle in classes)
+        return is_throttled(self.view_class, self.initkwargs)
 
     @property
     def code(self) -> Iterator[Any]:
@@ -128,7 +134,7 @@ def guarded_view(callback: Callable[..., Any]) -> GuardedView | None:
     view_class = getattr(callback, "cls", None) or getattr(callback, "view_class", None)
     if not isinstance(view_class, type):
         view_class = None
-    elif issubclass(view_class, IdempotencyPolicy):
+    elif issubclass(view_class, GuardedViewMixin):
         return GuardedView(callback, view_class, view_class)
     for part in (callback, *handlers(view_class), *api_view_functions(view_class)):
         policy = getattr(part, "idempotency_policy", None)
@@ -148,6 +154,13 @@ def api_view_functions(view_class: type | None) -> Iterator[Any]:
     for handler in handlers(view_class):
         if getattr(handler, "__module__", None) == api_view.__module__:
             yield from (cell.cell_contents for cell in handler.__closure__ or ())
+
+
+def is_throttled(view: type | None, initkwargs: dict[str, Any]) -> bool:
+    if view is None or not issubclass(view, APIView) or view.get_throttles is not APIView.get_throttles:
+        return True
+    classes = initkwargs.get("throttle_classes", view.throttle_classes)
+    return any(limits(throttle, view) for throttle in classes)
 
 
 def limits(throttle: Any, view_class: Any) -> bool:

@@ -32,14 +32,19 @@ def check_settings() -> Iterator[CheckMessage]:
 
 
 def check_view(view: GuardedView) -> Iterator[CheckMessage]:
-    yield from check_mode(view)
     yield from check_methods(view)
+    yield from check_durable(view)
+    if view.has_key:
+        yield from check_key(view)
+
+
+def check_key(view: GuardedView) -> Iterator[CheckMessage]:
+    yield from check_mode(view)
+    yield from check_anonymous(view)
     if (retention := view.option("idempotency_retention")) is not None:
         yield from check_retention(retention, view)
     if (wait := view.option("idempotency_wait")) is not None:
         yield from check_wait(wait, view)
-    yield from check_anonymous(view)
-    yield from check_durable(view)
     yield from check_waiting_in_transaction(view)
 
 
@@ -143,7 +148,7 @@ def check_waiting_in_transaction(view: GuardedView) -> Iterator[CheckMessage]:
 
 
 def check_throttle(view: GuardedView) -> Iterator[CheckMessage]:
-    if not view.is_throttled:
+    if view.has_key and not view.is_throttled:
         yield Warning(
             "No throttle bounds how many records one caller stores. " + arithmetic(view),
             hint="Set throttle_classes on the view, or DEFAULT_THROTTLE_CLASSES and _RATES of REST "

@@ -55,13 +55,18 @@ class BaseTokenStore(ABC):
         self.location: str | None = options["LOCATION"]
         self.lifetime = self._duration("LIFETIME", options["LIFETIME"])
         retention = options["RETENTION"]
-        self.retention = conf.retention() if retention is None else self._duration("RETENTION", retention)
+        self._retention = None if retention is None else self._duration("RETENTION", retention)
         self.limit: int = options["LIMIT"]
         if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 1:
             raise ImproperlyConfigured(f"{self._name('LIMIT')} must be an int above 0, not {self.limit!r}.")
         self.fail_open: bool = options["FAIL_OPEN"]
         if not isinstance(self.fail_open, bool):
             raise ImproperlyConfigured(f"{self._name('FAIL_OPEN')} must be a bool, not {self.fail_open!r}.")
+
+    @property
+    def retention(self) -> timedelta:
+        """For how long a used token is remembered when its lifetime is over."""
+        return conf.retention() if self._retention is None else self._retention
 
     @overload
     def issue(self, principal: Scope, *, purpose: str = ...) -> IssuedToken: ...

@@ -1,0 +1,181 @@
+"""Where tokens are kept, and what views and the page that issues them say about theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core import mail
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.urls import get_resolver
+
+from idempotency import conf, redis
+from idempotency.checks.urlconf import GuardedView, callbacks, is_throttled
+from idempotency.database import SUPPORTED_VENDORS
+from idempotency.exceptions import StoreUnavailable
+from idempotency.tokens import BaseTokenStore, tokens
+from idempotency.tokens.database import DatabaseTokenStore
+from idempotency.tokens.locmem import LocMemTokenStore
+from idempotency.tokens.redis import RedisTokenStore
+from idempotency.tokens.stores import SETTING
+from idempotency.tokens.texts import valid_purpose
+from idempotency.views import TokenView
+
+
+def stores() -> Iterator[BaseTokenStore | ImproperlyConfigured]:
+    for alias in conf.aliases(SETTING):
+        if alias not in getattr(settings, SETTING, {}):
+            continue  # the records' database, which has checks of its own
+        try:
+            yield tokens(alias)
+        except ImproperlyConfigured as error:
+            yield error
+
+
+def check_stores() -> Iterator[CheckMessage]:
+    for store in stores():
+        if isinstance(store, ImproperlyConfigured):
+            yield Error(str(store), id="idempotency.E010")
+            continue
+        yield from check_store(store)
+        if store.fail_open:
+            yield Warning(
+                f"{SETTING}[{store.alias!r}] fails open: while it is away, operations run unguarded.",
+                hint="Set FAIL_OPEN to False, unless running twice is better than not running for a while.",
+                id="idempotency.W009",
+            )
+
+
+def check_store(store: BaseTokenStore) -> Iterator[CheckMessage]:
+    named = f"{SETTING}[{store.alias!r}]"
+    if isinstance(store, LocMemTokenStore) and not hasattr(mail, "outbox"):
+        yield Error(
+            f"{named} keeps tokens in the memory of one process: the others neither know nor spend them.",
+            hint="Use Redis or the database; LocMemTokenStore is for tests.",
+            id="idempotency.E011",
+        )
+    if isinstance(store, DatabaseTokenStore):
+        if store.location and store.database not in connections:
+            yield Error(
+                f"{named} names the database {store.database!r}, which DATABASES does not have.",
+                hint=f"Use one of {', '.join(connections)} for LOCATION, or leave it out.",
+                id="idempotency.E011",
+            )
+        elif store.location and connections[store.database].vendor not in SUPPORTED_VENDORS:
+            yield Error(
+                f"{named} cannot be kept on {connections[store.database].display_name}.",
+                hint="Use PostgreSQL, MySQL or MariaDB (InnoDB), or SQLite.",
+                id="idempotency.E011",
+            )
+    if isinstance(store, RedisTokenStore):
+        yield from check_redis(store)
+
+
+def check_redis(store: RedisTokenStore) -> Iterator[CheckMessage]:
+    try:
+        timeout = redis.socket_timeout(store.location)
+    except ImproperlyConfigured as error:
+        yield Error(
+            f"{SETTING}[{store.alias!r}]: {error}",
+            hint="Name an alias of CACHES in LOCATION whose BACKEND is django_redis.cache.RedisCache.",
+            id="idempotency.E011",
+        )
+        return
+    if timeout is None:
+        yield Warning(
+            f"CACHES[{store.location!r}] has no timeout: a Redis that hangs holds its callers for ever.",
+            hint='Set "SOCKET_TIMEOUT" and "SOCKET_CONNECT_TIMEOUT", in seconds, in its OPTIONS.',
+            id="idempotency.W010",
+        )
+
+
+def check_eviction() -> Iterator[CheckMessage]:
+    """Asks each Redis; one that is away is not this check's to report."""
+    for location in {store.location for store in stores() if isinstance(store, RedisTokenStore)}:
+        try:
+            policies = redis.eviction_policies(location)
+        except (StoreUnavailable, ImproperlyConfigured):
+            continue
+        if forgetful := sorted(policies - {"noeviction"}):
+            yield Warning(
+                f"CACHES[{location!r}] evicts ({', '.join(forgetful)}): the mark of a used token may be "
+                "forgotten, and its late duplicate is then invited to run again.",
+                hint="Set maxmemory-policy to noeviction there, or keep tokens in a Redis of their own.",
+                id="idempotency.W012",
+            )
+
+
+def check_token_views(views: Iterable[GuardedView]) -> Iterator[CheckMessage]:
+    taking = [view for view in views if view.has_token]
+    for view in taking:
+        yield from check_token_view(view)
+    if len(general := [view for view in taking if view.option("idempotency_token_purpose") == ""]) > 1:
+        yield Warning(
+            f"{len(general)} views take tokens without a purpose, so that one's are good for the others: "
+            + ", ".join(sorted(map(str, general))),
+            hint="Give each an idempotency_token_purpose, and let clients name it when they fetch tokens.",
+            id="idempotency.W008",
+        )
+
+
+def check_token_view(view: GuardedView) -> Iterator[CheckMessage]:
+    on_failure = view.option("idempotency_token_on_failure")
+    if on_failure not in ("consume", "restore"):
+        yield error_of(view, f"idempotency_token_on_failure is {on_failure!r}: use 'consume' or 'restore'.")
+    try:
+        valid_purpose(view.option("idempotency_token_purpose"))
+    except ValueError as error:
+        yield error_of(view, f"idempotency_token_purpose is wrong. {error}")
+    alias = view.option("idempotency_token_alias")
+    if alias not in conf.aliases(SETTING):
+        yield error_of(view, f"idempotency_token_alias is {alias!r}, which {SETTING} does not have.")
+        return
+    yield from check_separate_database(view, alias)
+
+
+def error_of(view: GuardedView, message: str) -> CheckMessage:
+    return Error(message, obj=view, id="idempotency.E012")
+
+
+def check_separate_database(view: GuardedView, alias: str) -> Iterator[CheckMessage]:
+    try:
+        database = tokens(alias).database
+    except ImproperlyConfigured:
+        return
+    if database is None or database == view.using or database not in connections:
+        return
+    if connections[database].settings_dict["ATOMIC_REQUESTS"] and database not in view.non_atomic_requests:
+        yield Error(
+            f"Its tokens are in {database!r}, where ATOMIC_REQUESTS holds their consumption back until the "
+            "view has ended: after a crash they are good again, and the work is done.",
+            hint=f"Put @transaction.non_atomic_requests(using={database!r}) on the view, or keep the tokens "
+            "in the database of the work.",
+            obj=view,
+            id="idempotency.E013",
+        )
+
+
+def check_issuing() -> Iterator[CheckMessage]:
+    for callback in callbacks(get_resolver()):
+        view_class: Any = getattr(callback, "cls", None)
+        if is_token_view(view_class) and not is_throttled(view_class, initkwargs(callback)):
+            yield Warning(
+                "No throttle bounds how many tokens are issued to callers who come without a session each "
+                "time, or under many names.",
+                hint="Set DEFAULT_THROTTLE_CLASSES and _RATES of REST framework, or throttle_classes on a "
+                "subclass of TokenView.",
+                obj=view_class,
+                id="idempotency.W011",
+            )
+
+
+def is_token_view(view_class: Any) -> bool:
+    return isinstance(view_class, type) and issubclass(view_class, TokenView)
+
+
+def initkwargs(callback: Callable[..., Any]) -> dict[str, Any]:
+    kwargs: dict[str, Any] = getattr(callback, "initkwargs", {})
+    return kwargs
