@@ -29,10 +29,16 @@ def main() -> int:
         for driver in drivers:
             profile(options, driver)
         return 0
+    if options.only_tokens:
+        latency(options, drivers[0], "tokens")
+        tokens(options, drivers[0])
+        return 0
     for driver in drivers:
         latency(options, driver, "own")
-    for setup in () if options.only_own else ("flat", "requests"):
+    for setup in () if options.only_own else ("tokens", "flat", "requests"):
         latency(options, drivers[0], setup)
+    if not options.only_own:
+        tokens(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
     if options.others:
@@ -50,7 +56,8 @@ def arguments() -> argparse.Namespace:
     add("--pairs", type=int, default=9, help="rounds of the throughput, bare and guarded")
     add("--seconds", type=float, default=3, help="length of each half of such a round")
     add("--quick", action="store_true", help="a few short rounds, to see that it works")
-    add("--only-own", action="store_true", help="only the table that has goals")
+    add("--only-own", action="store_true", help="only the table of keys")
+    add("--only-tokens", action="store_true", help="only the tables of tokens")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -60,6 +67,12 @@ def latency(options: argparse.Namespace, driver: str, setup: str) -> None:
     found = worker(options, driver, "latency", setup=setup, rounds=options.rounds, block=options.block)
     print(f"\n{report.versions(found['versions'])}: {SETUPS[setup].title}")
     print("\n".join(report.latency(found["result"])), flush=True)
+
+
+def tokens(options: argparse.Namespace, driver: str) -> None:
+    found = worker(options, driver, "tokens", rounds=options.rounds)
+    print(f"\n{report.versions(found['versions'])}: the token alone")
+    print("\n".join(report.tokens(found["result"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

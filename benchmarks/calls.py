@@ -18,13 +18,25 @@ PRODUCTS = 1000
 class Call(NamedTuple):
     key: str
     body: bytes
+    token: str = ""
 
 
-def new_call() -> Call:
-    """A fresh key and about 130 bytes of JSON."""
+def new_call(token: str = "") -> Call:
+    """A fresh key, about 130 bytes of JSON, and perhaps a token."""
     key = str(uuid4())
     order = {"product": random.randint(1, PRODUCTS), "quantity": 1, "reference": key}
-    return Call(key, json.dumps({**order, "note": "leave it with the neighbours"}).encode())
+    return Call(key, json.dumps({**order, "note": "leave it with the neighbours"}).encode(), token)
+
+
+def new_calls(count: int, alias: str) -> list[Call]:
+    """Each with a token of its own, where an alias is named."""
+    if not alias:
+        return [new_call() for _ in range(count)]
+    # What only benchmarks with tokens need: the other packages' process has none.
+    from benchmarks.authentication import holder
+    from idempotency.tokens import tokens
+
+    return [new_call(issued.token) for issued in tokens(alias).issue(holder(), count=count)]
 
 
 class Refused(Exception):
@@ -43,7 +55,7 @@ class Caller:
         if variant.replays:
             calls = random.choices(self.done[variant.path], k=count)
         else:
-            calls = self.done[variant.path] = [new_call() for _ in range(count)]
+            calls = self.done[variant.path] = new_calls(count, variant.tokens)
         return [self.call(variant, call) for call in calls]
 
     def call(self, variant: Variant, call: Call) -> float:
@@ -51,6 +63,8 @@ class Caller:
         environ = environment(variant.path, call)
         if variant.keyed:
             environ["HTTP_IDEMPOTENCY_KEY"] = call.key
+        if variant.tokens:
+            environ["HTTP_IDEMPOTENCY_TOKEN"] = call.token
         started = perf_counter()
         response = self.application(environ, ignore)
         content = b"".join(response)

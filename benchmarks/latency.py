@@ -8,16 +8,20 @@ its block; a ratio is taken within a round.
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from statistics import median, quantiles
+from time import perf_counter
 from typing import Any
 
 from django.db import connection
 
-from benchmarks.calls import Caller, Refused
+from benchmarks.authentication import holder
+from benchmarks.calls import Call, Caller, Refused, new_calls
 from benchmarks.database import settle
 from benchmarks.variants import Setup, Variant
-from benchmarks.wire import counted
+from benchmarks.wire import counted, counted_redis
 from benchmarks.wsgi import application
+from idempotency.tokens import tokens
 
 COUNTED = 20
 
@@ -67,10 +71,49 @@ def row(variant: Variant, own: list[float], bare: list[float]) -> dict[str, Any]
 
 def conversation(caller: Caller, variant: Variant) -> dict[str, float]:
     """Statements and round trips of one request."""
-    with counted() as count:
-        caller.block(variant, 5)
-        before = count.statements, count.round_trips
-        caller.block(variant, COUNTED)
-        statements = (count.statements - before[0]) / COUNTED
-        round_trips = (count.round_trips - before[1]) / COUNTED
-    return {"statements": statements, "round_trips": round_trips}
+    calls = new_calls(5 + COUNTED, variant.tokens)
+    with counted() as count, counted_redis() as redis:
+        run(caller, variant, calls[:5])
+        before = count.statements, count.round_trips, redis.round_trips
+        run(caller, variant, calls[5:])
+        return {
+            "statements": (count.statements - before[0]) / COUNTED,
+            "round_trips": (count.round_trips - before[1]) / COUNTED,
+            "redis": (redis.round_trips - before[2]) / COUNTED,
+        }
+
+
+def run(caller: Caller, variant: Variant, calls: list[Call]) -> None:
+    """The same again, where the variant is a replay."""
+    if variant.replays:
+        calls = caller.done[variant.path][: len(calls)]
+    for call in calls:
+        caller.call(variant, call)
+
+
+def measure_tokens(rounds: int) -> list[dict[str, Any]]:
+    """What a token itself costs on Redis, without a view."""
+    store, who = tokens("redis"), holder()
+    actions: dict[str, Callable[[], object]] = {
+        "issue 1": lambda: store.issue(who),
+        "issue 20": lambda: store.issue(who, count=20),
+        "consume": lambda: store.consume(ready.pop(), who).__enter__(),
+    }
+    rows = []
+    for name, action in actions.items():
+        ready = [issued.token for issued in store.issue(who, count=20 * rounds + COUNTED)]
+        seconds = [timed(action) for _ in range(20 * rounds)]
+        with counted_redis() as redis:
+            store.issue(who)
+            before = redis.round_trips
+            for _ in range(COUNTED - 1):
+                action()
+            trips = (redis.round_trips - before) / (COUNTED - 1)
+        rows.append({"name": name, "microseconds": median(seconds) * 1e6, "redis": trips})
+    return rows
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = perf_counter()
+    action()
+    return perf_counter() - started

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-HEADER = ("", "µs", "ratio to (a)", "quartiles", "goal", "statements", "round trips")
+HEADER = ("", "µs", "ratio to (a)", "quartiles", "goal", "statements", "round trips", "to Redis")
 
 
 def machine() -> str:
@@ -33,6 +33,14 @@ def latency_cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"<= {row['goal']}" if row["goal"] else "",
         f"{row['statements']:g}",
         f"{row['round_trips']:g}" if row["round_trips"] else "",
+        f"{row['redis']:g}" if row["redis"] else "",
+    )
+
+
+def tokens(rows: list[dict[str, Any]]) -> list[str]:
+    header = ("", "µs", "round trips to Redis")
+    return table(
+        [header, *((row["name"], f"{row['microseconds']:.0f}", f"{row['redis']:g}") for row in rows)]
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 
 from tests import services
 
@@ -42,6 +43,23 @@ def database() -> dict[str, object]:
 
 
 DATABASES = {"default": database()}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "tokens": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": f"redis://{services.HOST}:{services.redis.port}/9",
+    },
+}
+IDEMPOTENCY_TOKENS = {
+    "default": {"LIMIT": 10**6},
+    "redis": {
+        "BACKEND": "idempotency.tokens.redis.RedisTokenStore",
+        "LOCATION": "tokens",
+        "LIFETIME": timedelta(minutes=5),
+        "RETENTION": timedelta(minutes=5),
+        "LIMIT": 10**6,
+    },
+}
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]

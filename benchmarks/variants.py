@@ -13,6 +13,8 @@ class Variant:
     keyed: bool = True
     replays: bool = False
     goal: float | None = None
+    # Alias in IDEMPOTENCY_TOKENS: each request brings a token of its own.
+    tokens: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,5 +54,15 @@ OTHER = Setup(
         Variant("d", "replay", "/other/", replays=True),
     ),
 )
-SETUPS = {"own": OWN, "flat": FLAT, "requests": REQUESTS, "other": OTHER}
+TOKENS = Setup(
+    "one-time tokens, fetched before; the view has a transaction.atomic() of its own",
+    (
+        Variant("a", "bare", "/bare/", keyed=False),
+        Variant("f", "token on Redis", "/token/", keyed=False, tokens="redis", goal=1.15),
+        Variant("g", "token on Redis, restored on failure", "/restoring/", keyed=False, tokens="redis"),
+        Variant("h", "token in the database of the work", "/joint/", keyed=False, tokens="default"),
+        Variant("i", "fresh key, and a token on Redis", "/token-and-key/", tokens="redis"),
+    ),
+)
+SETUPS = {"tokens": TOKENS, "own": OWN, "flat": FLAT, "requests": REQUESTS, "other": OTHER}
 THROUGHPUT_GOAL = 0.85

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from benchmarks.models import Order, Product
-from idempotency.mixins import IdempotencyKeyMixin
+from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from idempotency.models import IdempotencyRecord
 
 TABLE = IdempotencyRecord._meta.db_table
@@ -94,4 +94,20 @@ class LookupView(BareView):
 
 
 class GuardedView(IdempotencyKeyMixin, BareView):
+    pass
+
+
+class TokenView(IdempotencyTokenMixin, BareView):
+    idempotency_token_alias = "redis"
+
+
+class RestoringView(TokenView):
+    idempotency_token_on_failure = "restore"
+
+
+class JointView(IdempotencyTokenMixin, BareView):
+    pass
+
+
+class TokenAndKeyView(IdempotencyKeyMixin, TokenView):
     pass

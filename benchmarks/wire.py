@@ -1,4 +1,4 @@
-"""Statements and round trips as the database sees them.
+"""Statements and round trips as the database, and Redis, see them.
 
 Execute wrappers see neither a driver's own BEGIN and COMMIT nor how many statements one message holds,
 so the protocol is read on its way through a proxy; SQLite, which has none, traces its statements.
@@ -10,8 +10,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
+from django.core.cache import caches
 from django.db import connection
+
+Reader = Callable[[bytes], None]
+REDIS = "tokens"
 
 
 class Count:
@@ -31,7 +36,7 @@ def counted() -> Iterator[Count]:
         finally:
             connection.connection.set_trace_callback(None)
         return
-    settings, proxy = connection.settings_dict, Proxy(count)
+    settings, proxy = connection.settings_dict, database_proxy(count)
     direct = {name: settings[name] for name in ("HOST", "PORT", "OPTIONS")}
     connection.close()
     settings.update(HOST="127.0.0.1", PORT=str(proxy.port))
@@ -45,18 +50,78 @@ def counted() -> Iterator[Count]:
         proxy.close()
 
 
+@contextmanager
+def counted_redis() -> Iterator[Count]:
+    """The round trips to the Redis that keeps the tokens: a pipeline or a script is one."""
+    count, options = Count(), caches.settings[REDIS]
+    address = options["LOCATION"]
+    parts = urlsplit(address)
+    proxy = Proxy((str(parts.hostname), int(parts.port or 6379)), *turns(count))
+    options["LOCATION"] = f"redis://127.0.0.1:{proxy.port}{parts.path}"
+    with suppress(AttributeError):  # not used yet
+        del caches[REDIS]
+    try:
+        yield count
+    finally:
+        caches[REDIS].client.get_client().connection_pool.disconnect()
+        options["LOCATION"] = address
+        del caches[REDIS]
+        proxy.close()
+
+
+def turns(count: Count) -> tuple[Reader, Reader]:
+    """Counts how often an answer follows a request, whatever the protocol."""
+    asked = False
+
+    def request(data: bytes) -> None:
+        nonlocal asked
+        asked = True
+
+    def answer(data: bytes) -> None:
+        nonlocal asked
+        count.round_trips += asked
+        asked = False
+
+    return request, answer
+
+
 def add_statement(count: Count) -> None:
     count.statements += 1
 
 
-class Proxy:
-    """One port that forwards to the database and reads along."""
+def database_proxy(count: Count) -> Proxy:
+    target = (connection.settings_dict["HOST"], int(connection.settings_dict["PORT"]))
+    if connection.vendor == "mysql":
+        return Proxy(target, mysql_commands(count), None)
+    return Proxy(target, None, postgresql_results(count))
 
-    def __init__(self, count: Count) -> None:
-        self.count = count
-        # Threads have connections of their own, so what they need of this one is taken now.
-        self.is_mysql = connection.vendor == "mysql"
-        self.target = (connection.settings_dict["HOST"], int(connection.settings_dict["PORT"]))
+
+def postgresql_results(count: Count) -> Reader:
+    """CommandComplete ends a statement, ReadyForQuery a round trip."""
+
+    def read(kind: int) -> None:
+        count.statements += kind == ord("C")
+        count.round_trips += kind == ord("Z")
+
+    return Frames(5, lambda head: int.from_bytes(head[1:5], "big") - 4, lambda head: read(head[0])).feed
+
+
+def mysql_commands(count: Count) -> Reader:
+    """Every command starts a sequence of packets at zero, and is one statement."""
+
+    def read(sequence: int) -> None:
+        count.statements += sequence == 0
+        count.round_trips += sequence == 0
+
+    return Frames(4, lambda head: int.from_bytes(head[:3], "little"), lambda head: read(head[3])).feed
+
+
+class Proxy:
+    """One port that forwards to a server, and reads along."""
+
+    def __init__(self, target: tuple[str, int], requests: Reader | None, answers: Reader | None) -> None:
+        self.target = target
+        self.requests, self.answers = requests, answers
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -69,26 +134,8 @@ class Proxy:
             while True:
                 client, _ = self.listener.accept()
                 server = socket.create_connection(self.target)
-                start(forward, client, server, self.mysql_commands() if self.is_mysql else None)
-                start(forward, server, client, None if self.is_mysql else self.postgresql_results())
-
-    def postgresql_results(self) -> Callable[[bytes], None]:
-        """CommandComplete ends a statement, ReadyForQuery a round trip."""
-
-        def read(kind: int) -> None:
-            self.count.statements += kind == ord("C")
-            self.count.round_trips += kind == ord("Z")
-
-        return Frames(5, lambda head: int.from_bytes(head[1:5], "big") - 4, lambda head: read(head[0])).feed
-
-    def mysql_commands(self) -> Callable[[bytes], None]:
-        """Every command starts a sequence of packets at zero, and is one statement."""
-
-        def read(sequence: int) -> None:
-            self.count.statements += sequence == 0
-            self.count.round_trips += sequence == 0
-
-        return Frames(4, lambda head: int.from_bytes(head[:3], "little"), lambda head: read(head[3])).feed
+                start(forward, client, server, self.requests)
+                start(forward, server, client, self.answers)
 
 
 class Frames:
@@ -112,7 +159,7 @@ def start(target: Callable[..., None], *args: object) -> None:
     threading.Thread(target=target, args=args, daemon=True).start()
 
 
-def forward(source: socket.socket, target: socket.socket, read: Callable[[bytes], None] | None) -> None:
+def forward(source: socket.socket, target: socket.socket, read: Reader | None) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
             if read is not None:

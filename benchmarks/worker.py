@@ -32,6 +32,8 @@ def measure(part: str, arguments: dict[str, Any]) -> Any:
 
     if part == "latency":
         return latency.measure(SETUPS[arguments.pop("setup")], **arguments)
+    if part == "tokens":
+        return latency.measure_tokens(**arguments)
     if part == "throughput":
         return throughput.measure(**arguments)
     return profiling.measure(**arguments)
