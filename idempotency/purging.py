@@ -1,4 +1,4 @@
-"""Deleting records, or only their bodies, in bounded batches beside live traffic."""
+"""Deleting records, or only their bodies, and tokens, in bounded batches beside live traffic."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Max, Min
+from django.db.models import Max, Min, Model, QuerySet
 
 from idempotency.database import is_conflict
-from idempotency.models import IdempotencyRecord, RecordQuerySet
+from idempotency.models import IdempotencyRecord, IdempotencyToken, RecordQuerySet, TokenQuerySet
 from idempotency.responses import BodyState
 
 ATTEMPTS = 5
@@ -23,35 +23,32 @@ WINDOW = 10_000
 # Lower bounds lag behind: SQLite compares times as texts, in which .120 and .120000 differ.
 LAG = timedelta(seconds=1)
 
-Change = Literal["deleted", "dropped"]
+Change = Literal["deleted", "dropped", "tokens"]
 COMPLETED = IdempotencyRecord.State.COMPLETED
-TABLE = IdempotencyRecord._meta.db_table
 
 # Given `WHERE id IN (…)`, InnoDB may scan a table of no great length: it then waits for rows that
 # others hold and, under REPEATABLE READ, locks the gaps too, so that nobody can insert. A join that
 # reads the keys first looks up each row by itself.
 MYSQL_ROWS = (
     "JSON_TABLE(%s, '$[*]' COLUMNS (id BIGINT PATH '$')) AS named "
-    f"STRAIGHT_JOIN {TABLE} FORCE INDEX (PRIMARY) ON {TABLE}.id = named.id"
+    "STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) ON {table}.id = named.id"
 )
-MYSQL_HOLD = f"SELECT {TABLE}.id FROM {MYSQL_ROWS} FOR UPDATE SKIP LOCKED"
-MYSQL_WRITES: dict[Change, str] = {
-    "deleted": f"DELETE {TABLE} FROM {MYSQL_ROWS}",
-    "dropped": f"UPDATE {MYSQL_ROWS} SET body = NULL, headers = '', body_state = {BodyState.DROPPED:d}",
-}
+MYSQL_HOLD = f"SELECT {{table}}.id FROM {MYSQL_ROWS} FOR UPDATE SKIP LOCKED"
+MYSQL_DELETE = f"DELETE {{table}} FROM {MYSQL_ROWS}"
+MYSQL_DROP = f"UPDATE {MYSQL_ROWS} SET body = NULL, headers = '', body_state = {BodyState.DROPPED:d}"
 
 
 @dataclass
 class Purge:
-    """One run over the records of one database.
+    """One run over the records and the tokens of one database.
 
     Each batch is a short transaction of its own, and nothing is held between two. Rows that another
     transaction has locked are left to it, where the database can skip them. The methods return
     whether they came to the end; False means that ``seconds`` were over, with rows left. At least one
     batch is done, however short the time. Database errors pass through; what was done stays done.
 
-    ``counts`` has the records ``deleted``, bodies ``dropped``, rows ``skipped`` because somebody else
-    held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
+    ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens`` deleted, rows ``skipped`` because
+    somebody else held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
     """
 
     using: str
@@ -76,8 +73,14 @@ class Purge:
         """Live ones only: an expired record goes as a whole."""
         return self.records.live().with_droppable_body(age)
 
+    def expired_tokens(self) -> TokenQuerySet:
+        return IdempotencyToken.objects.using(self.using).expired()
+
     def delete_expired(self) -> bool:
         return self._sweep(self.expired(), "expires_at", "deleted")
+
+    def delete_expired_tokens(self) -> bool:
+        return self._sweep(self.expired_tokens(), "kept_until", "tokens")
 
     def drop_bodies(self, age: timedelta) -> bool:
         return self._sweep(self.droppable(age), "created_at", "dropped")
@@ -98,7 +101,7 @@ class Purge:
                 continue
             for start in range(0, len(pks), self.batch_size):
                 batch = pks[start : start + self.batch_size]
-                self._process(batch, "deleted")
+                self._process(IdempotencyRecord, batch, "deleted")
         return True
 
     def _windows(self) -> Iterator[int]:
@@ -106,20 +109,20 @@ class Purge:
         if ends["first"] is not None:
             yield from range(ends["first"], ends["last"] + 1, WINDOW)
 
-    def _sweep(self, rows: RecordQuerySet, column: str, change: Change) -> bool:
+    def _sweep(self, rows: QuerySet[Any], column: str, change: Change) -> bool:
         reached: datetime | None = None
         skipped: dict[int, datetime] = {}
         while batch := self._next_batch(rows, column, reached, skipped):
             if self._time_is_up():
                 return False
-            held = self._process(list(batch), change)
+            held = self._process(rows.model, list(batch), change)
             reached = max(batch.values())
             skipped |= {pk: at for pk, at in batch.items() if pk not in held}
             skipped = {pk: at for pk, at in skipped.items() if at >= reached - LAG}
         return True
 
     def _next_batch(
-        self, rows: RecordQuerySet, column: str, reached: datetime | None, skipped: dict[int, datetime]
+        self, rows: QuerySet[Any], column: str, reached: datetime | None, skipped: dict[int, datetime]
     ) -> dict[int, datetime]:
         """The next rows in the index's order, found without locks."""
         if reached is not None:
@@ -128,15 +131,16 @@ class Purge:
         rows = rows.exclude(pk__in=list(skipped)).order_by(column)
         return dict(rows.values_list("pk", column)[: self.batch_size])
 
-    def _process(self, pks: list[int], change: Change) -> set[int]:
-        """Change those of the completed records that nobody else holds; say which.
+    def _process(self, model: type[Model], pks: list[int], change: Change) -> set[int]:
+        """Change those of the rows that nobody else holds; say which.
 
-        They are named by primary key alone: nothing but deletion can happen to a completed record.
+        They are named by primary key alone: nothing but deletion can happen to a completed record, or
+        to a token that nobody need remember.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with transaction.atomic(using=self.using):
-                    held, changed = self._hold_and_write(pks, change)
+                    held, changed = self._hold_and_write(model, pks, change)
                 break
             except DatabaseError as error:
                 if attempt == ATTEMPTS or not is_conflict(error):
@@ -147,27 +151,32 @@ class Purge:
         self.on_progress(self.counts)
         return held
 
-    def _hold_and_write(self, pks: list[int], change: Change) -> tuple[set[int], int]:
+    def _hold_and_write(self, model: type[Model], pks: list[int], change: Change) -> tuple[set[int], int]:
         """Lock the rows that are free and change them. Without SKIP LOCKED, the write is the first
         statement: on SQLite it then waits its turn, where an upgrade from reading would fail."""
         connection = connections[self.using]
         if not connection.features.has_select_for_update_skip_locked:
-            return set(pks), self._write(pks, change)
+            return set(pks), self._write(model, pks, change)
         if connection.vendor == "mysql":
-            return self._hold_and_write_mysql(pks, change)
-        free = self.records.filter(pk__in=pks).select_for_update(skip_locked=True)
-        held = set(free.values_list("pk", flat=True))
-        return held, self._write(held, change)
+            return self._hold_and_write_mysql(model, pks, change)
+        rows = model._default_manager.using(self.using).filter(pk__in=pks)
+        held = set(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        return held, self._write(model, held, change)
 
-    def _write(self, pks: Collection[int], change: Change) -> int:
-        rows = self.records.filter(pk__in=pks)
-        return rows.delete()[0] if change == "deleted" else rows.drop_bodies()
+    def _write(self, model: type[Model], pks: Collection[int], change: Change) -> int:
+        if change == "dropped":
+            return self.records.filter(pk__in=pks).drop_bodies()
+        return model._default_manager.using(self.using).filter(pk__in=pks).delete()[0]
 
-    def _hold_and_write_mysql(self, pks: list[int], change: Change) -> tuple[set[int], int]:
+    def _hold_and_write_mysql(
+        self, model: type[Model], pks: list[int], change: Change
+    ) -> tuple[set[int], int]:
+        table = model._meta.db_table
+        write = MYSQL_DROP if change == "dropped" else MYSQL_DELETE
         with connections[self.using].cursor() as cursor:
-            cursor.execute(MYSQL_HOLD, [json.dumps(pks)])
+            cursor.execute(MYSQL_HOLD.format(table=table), [json.dumps(pks)])
             held = {pk for (pk,) in cursor.fetchall()}
-            cursor.execute(MYSQL_WRITES[change], [json.dumps(list(held))])
+            cursor.execute(write.format(table=table), [json.dumps(list(held))])
             return held, int(cursor.rowcount)
 
     def _time_is_up(self) -> bool:
