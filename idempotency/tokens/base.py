@@ -13,7 +13,8 @@ from idempotency import conf
 from idempotency.exceptions import StoreUnavailable
 from idempotency.keys import Scope, principal_of
 from idempotency.signals import announce, failed_open
-from idempotency.tokens.guard import Answer, OnFailure, TokenGuard
+from idempotency.tokens.answers import Answer, OnFailure
+from idempotency.tokens.guard import TokenGuard
 from idempotency.tokens.texts import PresentedToken, new_texts, valid_purpose
 
 MILLISECOND = timedelta(milliseconds=1)

@@ -12,8 +12,8 @@ from idempotency import conf
 from idempotency.database import DatabaseNow
 from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.models import IdempotencyToken, TokenQuerySet
+from idempotency.tokens.answers import Answer
 from idempotency.tokens.base import BaseTokenStore
-from idempotency.tokens.guard import Answer
 from idempotency.tokens.texts import PresentedToken
 from idempotency.transactions import translated
 

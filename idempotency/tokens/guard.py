@@ -1,26 +1,20 @@
 from __future__ import annotations
 
 import secrets
-from enum import Enum, auto
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from django.db import DatabaseError, router
 from django.db.transaction import on_commit
 
 from idempotency import conf
 from idempotency.database import is_conflict
-from idempotency.exceptions import (
-    DuplicateToken,
-    ExpiredToken,
-    InvalidToken,
-    OperationInProgress,
-    StoreUnavailable,
-)
+from idempotency.exceptions import OperationInProgress, StoreUnavailable
 from idempotency.models import IdempotencyRecord
 from idempotency.nesting import Nesting, adopted, disowned, entered, left
 from idempotency.signals import abandoned, announce, claimed, completed, failed_open
+from idempotency.tokens.answers import OnFailure, settle
 from idempotency.tokens.texts import PresentedToken
 from idempotency.transactions import CONFLICT_INSIDE, GuardedTransaction, nothing_kept, translated
 
@@ -29,26 +23,6 @@ if TYPE_CHECKING:
 
 NONCE_BYTES = 16
 ATTEMPTS = 2
-
-OnFailure = Literal["consume", "restore"]
-"""What becomes of a token whose operation failed, where the two cannot be committed together.
-
-"consume": it is gone ("delete first"). Nothing runs twice, whatever fails; the caller must look up what
-became of the operation, or fetch a new token.
-"restore": it is good again ("delete after"), once the work is known to be rolled back; the work runs in
-one transaction. What had effects elsewhere before it failed has them again.
-"""
-
-
-class Answer(Enum):
-    """What a store says of a token that somebody wants to consume."""
-
-    WON = auto()
-    USED = auto()
-    EXPIRED = auto()
-    FOREIGN = auto()
-    BUSY = auto()
-    """Another transaction is consuming it, and may yet roll back."""
 
 
 class TokenGuard:
@@ -116,7 +90,7 @@ class TokenGuard:
             if self.is_joint:
                 self._open_transaction()
                 with translated():
-                    self._settle(self.store.take(self.token, self._nonce))
+                    settle(self.store.take(self.token, self._nonce))
             else:
                 self._take_first()
         except BaseException as error:
@@ -145,7 +119,7 @@ class TokenGuard:
                 self.store.give_back(self.token, self._nonce)
             if not over:
                 announce(abandoned, self.key, using=self.store.database, mechanism="token")
-            elif self._transaction is None:
+            elif not (self._transaction and self._transaction.committed):
                 self._announce_completed()
 
     # Entering
@@ -155,7 +129,7 @@ class TokenGuard:
         with the same nonce: whoever has won is told so."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._settle(self.store.take(self.token, self._nonce))
+                settle(self.store.take(self.token, self._nonce))
                 break
             except StoreUnavailable as error:
                 if attempt < ATTEMPTS:
@@ -180,17 +154,6 @@ class TokenGuard:
         if self._is_for_once:
             self.store.give_back(self.token, self._nonce)
 
-    def _settle(self, answer: Answer) -> None:
-        match answer:
-            case Answer.BUSY:
-                raise OperationInProgress("An operation with this token is being worked on: retry.")
-            case Answer.USED:
-                raise DuplicateToken
-            case Answer.EXPIRED:
-                raise ExpiredToken
-            case Answer.FOREIGN:
-                raise InvalidToken("The token was issued to another caller, or for another operation.")
-
     def _open_transaction(self) -> None:
         if not self._has_transaction:
             return
@@ -202,11 +165,11 @@ class TokenGuard:
     # Leaving
 
     def _end(self, error: BaseException | None) -> bool:
-        """End the work. Whether it is over: done, or refused for good; not when it failed."""
+        """End the work. Whether the token is spent: the work is done, or was refused for good."""
         failed = error is not None or self._abandoned
         transaction = self._transaction
         if transaction is None:
-            return not failed
+            return not failed and (self._keep_writes or not self.is_joint)
         conflict = transaction.conflict
         if failed or conflict is not None:
             transaction.roll_back(error)
@@ -224,9 +187,10 @@ class TokenGuard:
         elif self._keep_writes:
             self._committing = True
             transaction.commit()
+            return True
         else:
             transaction.roll_back()
-        return True
+        return not self.is_joint
 
     def _is_over_after(self, failure: BaseException) -> bool | None:
         """None: the commit was sent, and what became of it is not known."""
@@ -244,7 +208,7 @@ class TokenGuard:
 
     def _announce_completed(self) -> None:
         announce_it = partial(announce, completed, self.key, using=self.store.database, mechanism="token")
-        if self._within:
+        if self._within and self._keep_writes:
             on_commit(announce_it, using=self.using, robust=True)
         else:
             announce_it()

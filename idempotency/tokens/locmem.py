@@ -9,8 +9,8 @@ from threading import Lock
 from django.utils import timezone
 
 from idempotency.exceptions import TooManyTokens
+from idempotency.tokens.answers import Answer
 from idempotency.tokens.base import BaseTokenStore
-from idempotency.tokens.guard import Answer
 from idempotency.tokens.texts import PresentedToken
 
 

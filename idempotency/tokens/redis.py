@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.redis import Script, prefix
+from idempotency.tokens.answers import Answer
 from idempotency.tokens.base import MILLISECOND, BaseTokenStore
-from idempotency.tokens.guard import Answer
 from idempotency.tokens.texts import PresentedToken
 
 logger = logging.getLogger("idempotency")
