@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from shop_example.models import Customer, Order, Payment, Product, StockDeduction
+from shop_example.models import Customer, Order, Payment, Product, StockDeduction, money
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -23,17 +23,17 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 @admin.display(description="amount", ordering="amount_cents")
 def amount(payment: Payment) -> str:
-    return f"{payment.amount_cents / 100:.2f}"
+    return money(payment.amount_cents)
 
 
 @admin.display(description="total", ordering="total_cents")
 def total(order: Order) -> str:
-    return f"{order.total_cents / 100:.2f}"
+    return money(order.total_cents)
 
 
 @admin.display(description="balance", ordering="balance_cents")
 def balance(customer: Customer) -> str:
-    return f"{customer.balance_cents / 100:.2f}"
+    return money(customer.balance_cents)
 
 
 @admin.register(Product)

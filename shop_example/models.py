@@ -1,4 +1,4 @@
-"""The shop's rows, and the three operations that change them.
+"""The shop's rows, and the operations that change them.
 
 Each operation is one transaction with conditional updates, so none oversells or overdraws however
 many run at once. That makes concurrent operations safe; it cannot tell a retry from a new one.
@@ -22,6 +22,10 @@ def new_reference() -> str:
     return f"order-{uuid.uuid4()}"
 
 
+def money(cents: int) -> str:
+    return f"{cents / 100:.2f}"
+
+
 class Product(models.Model):
     name = models.CharField(max_length=100, unique=True)
     price_cents = models.PositiveIntegerField()
@@ -33,6 +37,10 @@ class Product(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def price(self) -> str:
+        return money(self.price_cents)
 
     @transaction.atomic
     def deduct(self, quantity: int, order_reference: str) -> StockDeduction:
@@ -55,6 +63,10 @@ class Customer(models.Model):
 
     def __str__(self) -> str:
         return str(self.user)
+
+    @property
+    def balance(self) -> str:
+        return money(self.balance_cents)
 
     @transaction.atomic
     def place_order(self, product: Product, quantity: int, note: str = "") -> Order:
@@ -82,6 +94,13 @@ class Customer(models.Model):
         work_slowly()
         return Payment.objects.create(order=order, customer=self, amount_cents=amount_cents)
 
+    @transaction.atomic
+    def check_out(self, product: Product, quantity: int, note: str = "") -> Order:
+        """Place an order and pay the whole of it, or neither."""
+        order = self.place_order(product, quantity, note)
+        self.pay(order, order.total_cents)
+        return order
+
 
 class Order(models.Model):
     customer = models.ForeignKey(Customer, models.PROTECT, related_name="orders")
@@ -97,6 +116,14 @@ class Order(models.Model):
 
     def __str__(self) -> str:
         return self.reference
+
+    @property
+    def total(self) -> str:
+        return money(self.total_cents)
+
+    @property
+    def paid(self) -> str:
+        return money(self.payments.aggregate(paid=Sum("amount_cents"))["paid"] or 0)
 
 
 class StockDeduction(models.Model):
@@ -123,4 +150,4 @@ class Payment(models.Model):
         ordering = ["-id"]
 
     def __str__(self) -> str:
-        return f"{self.amount_cents / 100:.2f} for {self.order}"
+        return f"{money(self.amount_cents)} for {self.order}"

@@ -12,8 +12,9 @@ HOST = "127.0.0.1"
 TEXT = """
 The shop runs at {base}/
 
-  {base}/api/    products, orders, payments (sign in as alice, password alice)
-  {base}/admin/  the shop's rows, and the records of its operations (admin, password admin)
+  {base}/checkout/  a page to order on: send its form twice, and there is one order
+  {base}/api/       products, orders, payments, checkouts (sign in as alice, password alice)
+  {base}/admin/     the shop's rows, and the records of its operations (admin, password admin)
 
 Place an order. Then send the very same line again, as after a timeout: the second answer is the first
 one, marked "Idempotency-Replayed: true", and there is one order.

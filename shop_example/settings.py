@@ -45,6 +45,10 @@ MIDDLEWARE = [
 if os.environ.get("SHOP_FAULTS") == "1":
     MIDDLEWARE.insert(0, "shop_example.faults.FaultMiddleware")
 
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "checkout"
+LOGOUT_REDIRECT_URL = "landing-page"
+
 ROOT_URLCONF = "shop_example.urls"
 WSGI_APPLICATION = "shop_example.wsgi.application"
 

@@ -10,11 +10,12 @@ from typing import Any
 from django.db.models import QuerySet
 from django.views.generic import TemplateView
 from rest_framework.generics import RetrieveAPIView
+from rest_framework.mixins import CreateModelMixin
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.serializers import BaseSerializer
-from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
+from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
-from idempotency.mixins import IdempotencyKeyMixin
+from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from shop_example.models import Customer, Order, Payment, Product, StockDeduction
 from shop_example.permissions import IsCustomer, MayDeductStock
 from shop_example.serializers import (
@@ -82,6 +83,16 @@ class UnguardedPaymentViewSet(ModelViewSet):
         serializer.instance = self.request.user.customer.pay(**serializer.validated_data)
 
 
+class UnguardedCheckoutViewSet(CreateModelMixin, GenericViewSet):
+    """An order, placed and paid at once."""
+
+    serializer_class = OrderSerializer
+    permission_classes = [IsAuthenticated, IsCustomer]
+
+    def perform_create(self, serializer: BaseSerializer[Any]) -> None:
+        serializer.instance = self.request.user.customer.check_out(**serializer.validated_data)
+
+
 class OrderViewSet(IdempotencyKeyMixin, UnguardedOrderViewSet):
     pass
 
@@ -92,3 +103,7 @@ class StockDeductionViewSet(IdempotencyKeyMixin, UnguardedStockDeductionViewSet)
 
 class PaymentViewSet(IdempotencyKeyMixin, UnguardedPaymentViewSet):
     pass
+
+
+class CheckoutViewSet(IdempotencyTokenMixin, UnguardedCheckoutViewSet):
+    idempotency_token_purpose = "checkout"

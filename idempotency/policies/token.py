@@ -42,7 +42,7 @@ class TokenPolicy(IdempotencyPolicy):
             fields = request.POST.getlist(FORM_FIELD)
             if len(fields) > 1:
                 raise InvalidToken
-            return fields[0] if fields else None
+            return fields[0] or None if fields else None
         return None
 
     def get_idempotency_token_holder(self, request: Any) -> tuple[str, str]:

@@ -8,8 +8,10 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.keys import Scope
 from idempotency.policies.token import FORM_FIELD, TokenPolicy, issue_to_caller
+from idempotency.signals import announce, refused
 
 register = template.Library()
 
@@ -21,17 +23,22 @@ def idempotency_token(
     """A hidden field with a fresh token of the user's, or of an anonymous visitor's session.
 
     ``purpose`` is that of the view which the form is sent to; ``holder`` what that view's
-    ``get_idempotency_scope()`` returns, where it has one of its own. Never put it on a cached page.
+    ``get_idempotency_scope()`` returns, where it has one of its own. Never put it on a cached page. The
+    field is empty when no token can be had, and the refusal is announced.
     """
     request = getattr(context, "request", None) or context.get("request")
     if request is None:
         raise template.TemplateSyntaxError(
             "{% idempotency_token %} needs the request: render the template with it, as render() does."
         )
-    policy = FormPolicy(holder, alias)
-    return format_html(
-        '<input type="hidden" name="{}" value="{}">', FORM_FIELD, issue_to_caller(policy, request, purpose)
-    )
+    try:
+        token = str(issue_to_caller(FormPolicy(holder, alias), request, purpose))
+    except (StoreUnavailable, TooManyTokens) as error:
+        # The page can be read all the same; its form will be told that a token is missing.
+        announce(refused, None, using=None, mechanism="token", error=error)
+        token = ""
+    # Or some browsers put the used token back when they return to the page.
+    return format_html('<input type="hidden" name="{}" value="{}" autocomplete="off">', FORM_FIELD, token)
 
 
 class FormPolicy(TokenPolicy):

@@ -1,1 +1,1 @@
-"""Plays the first three scenarios over HTTP, as clients would, without the guard and with it."""
+"""Plays the shop's operations over HTTP, as clients would, without the guard and with it."""

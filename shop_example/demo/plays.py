@@ -1,9 +1,10 @@
-"""What goes wrong between a caller and a server, four times."""
+"""What goes wrong between a caller and a server, in five ways."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from shop_example.demo.client import LONG, Caller
@@ -12,7 +13,27 @@ from shop_example.demo.server import DemoFailure, Server, wait_for
 # Longer than the caller has patience; then the server is killed, or nobody waits for the answer.
 HELD = "30"
 IMPATIENT = 0.5
-AT_ONCE = 8
+
+
+def side_by_side(*calls: Callable[[], object]) -> None:
+    """Begin all at the same time, and return when all have ended. Raises the first one's error."""
+    start, errors = threading.Barrier(len(calls)), []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            start.wait()
+            call()
+        except Exception as error:
+            errors.append(error)
+
+    # Daemons, so that an interrupted demo does not wait for them.
+    threads = [threading.Thread(target=run, args=[call], daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def time_out_then_retry(server: Server, caller: Caller) -> None:
@@ -22,21 +43,8 @@ def time_out_then_retry(server: Server, caller: Caller) -> None:
     wait_for(server.marker.exists, "the first request to be done", LONG)
 
 
-def eight_at_once(server: Server, caller: Caller) -> None:
-    start = threading.Barrier(AT_ONCE)
-
-    def send() -> None:
-        start.wait()
-        caller.send_until_answered()
-
-    # Daemons, so that an interrupted demo does not wait for them.
-    callers = [threading.Thread(target=send, daemon=True) for _ in range(AT_ONCE)]
-    for thread in callers:
-        thread.start()
-    for thread in callers:
-        thread.join()
-    if len(caller.answers) != AT_ONCE:
-        raise DemoFailure(f"{len(caller.answers)} of {AT_ONCE} requests were answered.")
+def at_once(server: Server, caller: Caller, *, times: int) -> None:
+    side_by_side(*[caller.send_until_answered] * times)
 
 
 def kill_before_commit(server: Server, caller: Caller) -> None:
@@ -67,9 +75,8 @@ class Play(NamedTuple):
     doubles: bool
 
 
-PLAYS = (
-    Play("timeout, then retry", time_out_then_retry, True),
-    Play("eight at once", eight_at_once, True),
-    Play("killed before commit", kill_before_commit, False),
-    Play("killed after commit", kill_after_commit, True),
-)
+DOUBLE_CLICK = Play("double click", partial(at_once, times=2), True)
+EIGHT_AT_ONCE = Play("eight at once", partial(at_once, times=8), True)
+TIMEOUT = Play("timeout, then retry", time_out_then_retry, True)
+KILLED_BEFORE_COMMIT = Play("killed before commit", kill_before_commit, False)
+KILLED_AFTER_COMMIT = Play("killed after commit", kill_after_commit, True)

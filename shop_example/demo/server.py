@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Self
 
 HOST = "127.0.0.1"
 START_SECONDS = 60
@@ -34,29 +34,33 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
 class Server:
     """Owns the listening socket, so that its port stays the same, and taken, while nobody serves it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: Path) -> None:
+        folder.mkdir()
         self.folder = folder
+        self.database = database
         self.log = folder / "server.log"
         self.marker = folder / "fault-began"
         self.process: subprocess.Popen[bytes] | None = None
+        # The play that kills it and starts it again may still be at it when the demo is interrupted.
+        self.lock = threading.RLock()
         self.listener = socket.create_server((HOST, 0), backlog=128)
         self.port: int = self.listener.getsockname()[1]
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
+    def close(self) -> None:
         # An impatient second Ctrl-C must not leave half of it behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.kill()
-        self.listener.close()
+        with self.lock:
+            self.kill()
+            self.listener.close()
 
     def start(self) -> None:
+        with self.lock:
+            self.spawn()
+        wait_for(self.answers, "the server to answer", START_SECONDS)
+
+    def spawn(self) -> None:
+        if self.listener.fileno() < 0:
+            raise DemoFailure("The demo is over.")
         ours, theirs = os.pipe()
         self.alive = os.fdopen(ours, "rb")
         with self.log.open("ab") as log:
@@ -71,11 +75,11 @@ class Server:
                 start_new_session=True,
             )
         os.close(theirs)
-        wait_for(self.answers, "the server to answer", START_SECONDS)
 
     def environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name != "GUNICORN_CMD_ARGS"}
         return environment | {
+            "SHOP_DATABASE": str(self.database),
             "SHOP_LISTENER": str(self.listener.fileno()),
             "SHOP_FAULTS": "1",
             "SHOP_FAULT_MARKER": str(self.marker),
@@ -98,14 +102,17 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL to master and workers at once; returns when every one of them is gone."""
-        if self.process is None:
-            return
+        with self.lock:
+            if self.process is not None:
+                self.end(self.process)
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
         # May be the second attempt, when the first was interrupted anywhere.
         with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdin:
-            self.process.stdin.close()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if process.stdin:
+            process.stdin.close()
         # Each of them holds the other end of this pipe, which ends with the last of them.
         if not self.alive.closed:
             self.alive.read()

@@ -1,0 +1,39 @@
+"""A shop under a server and on a database of its own, as its callers see it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shop_example import samples
+from shop_example.demo.browser import Browser
+from shop_example.demo.client import Message, request
+from shop_example.demo.server import DemoFailure, Server
+
+
+class Shop:
+    """``database``: its alias. ``api_tokens``: by the caller's name."""
+
+    def __init__(self, server: Server, database: str, api_tokens: dict[str, str], *, guarded: bool) -> None:
+        self.server = server
+        self.database = database
+        self.api_tokens = api_tokens
+        self.guarded = guarded
+        self.browser = Browser(server.port)
+
+    def open(self) -> None:
+        self.server.start()
+        self.browser.sign_in("/sign-in/", samples.CUSTOMER, password=samples.CUSTOMER)
+
+    def one_time_token(self, purpose: str, user: str) -> str:
+        path = "/idempotency/tokens/"
+        answer = request(self.server.port, self.message(path, {"purpose": purpose}, user))
+        if answer.status != 201:
+            raise DemoFailure(f"{path} was answered {answer.status}: {answer.body.decode()}")
+        return str(json.loads(answer.body)["token"])
+
+    def message(self, path: str, payload: dict[str, Any], user: str, **headers: str) -> Message:
+        """For the API; headers are named with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named |= {"Authorization": f"Token {self.api_tokens[user]}", "Content-Type": "application/json"}
+        return Message(path, named, json.dumps(payload).encode())
