@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha1
 from inspect import signature
@@ -30,14 +29,19 @@ class Script:
 
     def run(self, alias: str, keys: Sequence[str], arguments: Sequence[bytes | int]) -> Any:
         """Raises StoreUnavailable, after which it is not known whether the script has run."""
-        from redis.exceptions import NoScriptError
-
-        with translated():
+        try:
             client = connection(alias)
             try:
                 return client.evalsha(self.sha, len(keys), *keys, *arguments)
-            except NoScriptError:
+            except Exception as error:
+                # By name: the classes need not be looked up where nothing is wrong.
+                if type(error).__name__ != "NoScriptError":
+                    raise
                 return client.eval(self.text, len(keys), *keys, *arguments)
+        except Exception as error:
+            if is_outage(error):
+                raise StoreUnavailable from error
+            raise
 
 
 def connection(alias: str) -> Any:
@@ -86,13 +90,17 @@ def eviction_policies(alias: str) -> set[str]:
     """``maxmemory-policy`` of every node that has a limit to its memory."""
     from redis.cluster import RedisCluster
 
-    with translated():
+    try:
         client = connection(alias)
         if isinstance(client, RedisCluster):
             nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
         else:
             nodes = [client.info("memory")]
-        return {node["maxmemory_policy"] for node in nodes if node.get("maxmemory")}
+    except Exception as error:
+        if is_outage(error):
+            raise StoreUnavailable from error
+        raise
+    return {node["maxmemory_policy"] for node in nodes if node.get("maxmemory")}
 
 
 def prefix(alias: str) -> str:
@@ -101,17 +109,12 @@ def prefix(alias: str) -> str:
     return f"{own}:idempotency" if own else "idempotency"
 
 
-@contextmanager
-def translated() -> Iterator[None]:
+def is_outage(error: Exception) -> bool:
+    """Whether Redis could not be reached, or cannot write at the moment."""
     from redis import exceptions
 
     away = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException)
     refused = (exceptions.ClusterError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError)
-    try:
-        yield
-    except (*away, *refused, exceptions.TryAgainError) as error:
-        raise StoreUnavailable from error
-    except exceptions.ResponseError as error:
-        if str(error).startswith(PASSING_ERRORS):
-            raise StoreUnavailable from error
-        raise
+    if isinstance(error, (*away, *refused, exceptions.TryAgainError)):
+        return True
+    return isinstance(error, exceptions.ResponseError) and str(error).startswith(PASSING_ERRORS)
