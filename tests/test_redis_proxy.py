@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from uuid import uuid4
@@ -11,24 +12,10 @@ from redis.retry import Retry
 
 from tests import services
 from tests.processes.gates import STUCK
-from tests.processes.redis_proxy import FaultyRedis, Incomplete, value_end
+from tests.processes.redis_proxy import FaultyRedis
 
 SHORT = 0.3
 DATABASE = 15
-VALUES = [
-    b"+OK\r\n",
-    b":-1\r\n",
-    *(b"_\r\n", b"#t\r\n", b",3.25\r\n", b"(12345678901234567890\r\n"),
-    *(b"$0\r\n\r\n", b"$-1\r\n", b"*0\r\n", b"*-1\r\n"),
-    b"$6\r\na\r\n+b\n\r\n",
-    b"!5\r\nERR x\r\n",
-    b"=7\r\ntxt:abc\r\n",
-    b"*2\r\n$1\r\na\r\n*1\r\n:1\r\n",
-    b"~2\r\n:1\r\n:2\r\n",
-    b"%2\r\n+a\r\n:1\r\n+b\r\n*1\r\n_\r\n",
-    b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n",
-    b"|1\r\n+ttl\r\n:3\r\n*1\r\n:1\r\n",
-]
 
 EVERY_TYPE = """
 redis.setresp(3)
@@ -89,14 +76,6 @@ def name(direct):
     direct.delete(name)
 
 
-@pytest.mark.parametrize("value", VALUES)
-def test_a_value_ends_where_the_next_begins(value):
-    assert value_end(value + b"+next\r\n") == len(value)
-    for cut in range(len(value)):
-        with pytest.raises(Incomplete):
-            value_end(value[:cut])
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_replies_of_every_type_pass_unchanged(proxy, connect, direct, protocol):
     through = connect(proxy.port, protocol=protocol)
@@ -137,6 +116,28 @@ def test_a_dropped_request_is_not_executed(proxy, client, direct, name):
     with pytest.raises(redis.ConnectionError):
         client.incr(name)
     assert direct.get(name) == b"2"
+
+
+def both_at_once(proxy, first):
+    """A connection that has sent two requests in one piece."""
+    connection = socket.create_connection(("127.0.0.1", proxy.port), STUCK)
+    connection.sendall(first + b"*1\r\n$4\r\nECHO\r\n")
+    return connection
+
+
+def test_a_dropped_request_waits_for_the_server_to_answer_an_earlier_one(proxy):
+    proxy.fault("drop-request", at=2)
+    with both_at_once(proxy, b"*3\r\n$5\r\nBLPOP\r\n$7\r\nnothing\r\n$3\r\n0.2\r\n") as client:
+        assert (client.recv(5), client.recv(1)) == (b"*-1\r\n", b"")
+
+
+def test_a_dropped_request_waits_for_an_earlier_reply_to_be_delivered(proxy):
+    proxy.fault("delay-reply", at=1)
+    proxy.fault("drop-request", at=2)
+    with both_at_once(proxy, b"*1\r\n$4\r\nPING\r\n") as client:
+        proxy.wait_until_held()
+        proxy.release()
+        assert (client.recv(7), client.recv(1)) == (b"+PONG\r\n", b"")
 
 
 def test_a_dropped_reply_is_of_an_executed_command(proxy, client, direct, name):
@@ -195,6 +196,16 @@ def test_a_delayed_request_is_overtaken_by_a_later_one(proxy, client, connect, d
     connect(proxy.port).append(name, "second")
     proxy.release()
     assert (direct.get(name), answer.result(STUCK)) == (b"secondfirst", 11)
+
+
+def test_released_is_what_the_server_has_answered(proxy, client, name, in_thread):
+    proxy.fault("delay-request", at=1)
+    answer = in_thread(client.blpop, name, 0.2)
+    proxy.wait_until_held()
+    [command] = proxy.held
+    proxy.release()
+    assert command.answered
+    assert answer.result(STUCK) is None
 
 
 def test_a_fault_befalls_as_many_as_it_was_told(proxy, client, direct, name):
