@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 from idempotency import conf
 from idempotency.exceptions import IdempotencyError
 from idempotency.policies.token import TokenPolicy, issue_to_caller
-from idempotency.tokens import IssuedToken
+from idempotency.tokens import IssuedToken, tokens
 from idempotency.tokens.texts import LONGEST_PURPOSE
 
 LARGEST_BATCH = 100
@@ -25,6 +25,12 @@ class TokenRequestSerializer(serializers.Serializer[Any]):
     purpose = serializers.CharField(max_length=LONGEST_PURPOSE, allow_blank=True, default="")
     count = serializers.IntegerField(min_value=1, max_value=LARGEST_BATCH, required=False)
 
+    def validate_count(self, count: int) -> int:
+        limit: int = self.context["limit"]
+        if count > limit:
+            raise serializers.ValidationError(f"Tokens are issued {limit} at a time at most.")
+        return count
+
 
 class TokenView(TokenPolicy, APIView):
     """POST issues a one-time token to the caller: the user, or for anonymous callers their session.
@@ -34,7 +40,8 @@ class TokenView(TokenPolicy, APIView):
     """
 
     def post(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        serializer = TokenRequestSerializer(data=request.data)
+        limit = tokens(self.idempotency_token_alias).limit
+        serializer = TokenRequestSerializer(data=request.data, context={"limit": limit})
         serializer.is_valid(raise_exception=True)
         try:
             issued = issue_to_caller(self, request, **serializer.validated_data)

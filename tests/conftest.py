@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import json
 from types import ModuleType
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.core.checks import run_checks
+from django.db import connections
 from django.urls import include, path
 from rest_framework.test import APIClient
 
+from idempotency import signals
+from tests import services
 from tests.project import views
+
+MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
+"""Aliases of IDEMPOTENCY_TOKENS; "default" is the database of the work."""
 
 
 class Caller(APIClient):
@@ -29,6 +36,30 @@ class Caller(APIClient):
         headers = {"Idempotency-Key": key} if key is not None else {}
         headers.update(extra.pop("headers", {}))
         return getattr(self, method)(path, data or {}, headers=headers, **extra)
+
+    def token(self, alias="default", purpose=""):
+        """Fetched as clients fetch it."""
+        response = self.post(f"/{alias}/tokens/", {"purpose": purpose}, format="json")
+        assert response.status_code == 201, response.content
+        return response.json()["token"]
+
+    def spend(self, path, token, data=None, method="post", **extra):
+        """A request with the token, and under no key."""
+        headers = {"Idempotency-Token": token} if token is not None else {}
+        headers.update(extra.pop("headers", {}))
+        return self.once(path, data, key=None, method=method, headers=headers, **extra)
+
+
+def problem(response, status, code):
+    """Whether the answer is the problem document of this refusal."""
+    assert response.status_code == status, response.content
+    assert response["Content-Type"] == "application/problem+json"
+    assert response["Cache-Control"] == "no-store"
+    document = json.loads(response.content)
+    assert document["code"] == code
+    assert document["status"] == status
+    assert {"type", "title", "detail"} < set(document)
+    return True
 
 
 @pytest.fixture
@@ -69,3 +100,47 @@ def found(settings):
         return {message.id.removeprefix("idempotency.") for message in messages}
 
     return found
+
+
+@pytest.fixture(params=MEDIUMS)
+def alias(request):
+    """Each medium of tokens in turn; its server must be there in CI."""
+    if request.param in services.SERVICES and (lacking := services.missing(request.param)):
+        assert not services.CI, lacking
+        pytest.skip(lacking)
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["autocommit", "atomic-requests"])
+def atomic_requests(request, monkeypatch):
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", request.param)
+    return request.param
+
+
+@pytest.fixture
+def token_options(settings):
+    """``token_options("redis", LIMIT=5)``: set options of one alias."""
+
+    def set_options(alias, **options):
+        mediums = settings.IDEMPOTENCY_TOKENS
+        settings.IDEMPOTENCY_TOKENS = {**mediums, alias: {**mediums.get(alias, {}), **options}}
+
+    return set_options
+
+
+@pytest.fixture
+def announced():
+    """The signals of the test, in order: (name, mechanism, key, error's code)."""
+    seen = []
+
+    def listen(name):
+        def receive(mechanism, key, error=None, **extra):
+            seen.append((name, mechanism, key, getattr(error, "code", None)))
+
+        getattr(signals, name).connect(receive)
+        return receive
+
+    receivers = {name: listen(name) for name in ("claimed", "refused", "completed", "abandoned", "replayed")}
+    yield seen
+    for name, receive in receivers.items():
+        getattr(signals, name).disconnect(receive)

@@ -65,7 +65,8 @@ CACHES = {
 }
 REDIS_TOKENS = "idempotency.tokens.redis.RedisTokenStore"
 IDEMPOTENCY_TOKENS = {
-    "redis": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis"},
+    # Users of all runs on this Redis share it, and have the same primary keys.
+    "redis": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis", "LIMIT": 1_000_000},
     "redis-cluster": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis-cluster"},
     "locmem": {"BACKEND": "idempotency.tokens.locmem.LocMemTokenStore"},
 }

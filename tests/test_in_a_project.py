@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
@@ -129,12 +129,6 @@ class OrdersByAPIClient(APITestCase):
 
 
 # ATOMIC_REQUESTS
-
-
-@pytest.fixture(params=[False, True], ids=["autocommit", "atomic-requests"])
-def atomic_requests(request, monkeypatch):
-    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", request.param)
-    return request.param
 
 
 def twice(caller, **data):

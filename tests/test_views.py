@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
 from idempotency.models import IdempotencyRecord
+from tests.conftest import problem
 from tests.project.models import Order
 from tests.project.views import HOOKS_RUN, PDF
 
@@ -20,17 +19,6 @@ def age_records():
     sql = past.get(connection.vendor, "strftime('%Y-%m-%d %H:%M:%f', 'now', '-2 days')")
     with connection.cursor() as cursor:
         cursor.execute(f"UPDATE idempotency_record SET created_at = {sql}, expires_at = {sql}")
-
-
-def problem(response, status, code):
-    assert response.status_code == status, response.content
-    assert response["Content-Type"] == "application/problem+json"
-    assert response["Cache-Control"] == "no-store"
-    document = json.loads(response.content)
-    assert document["code"] == code
-    assert document["status"] == status
-    assert {"type", "title", "detail"} < set(document)
-    return True
 
 
 @pytest.mark.parametrize("path", ["/orders/", "/above/", "/below/", "/plain/", "/async/"])

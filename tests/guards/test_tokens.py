@@ -23,25 +23,14 @@ from idempotency.exceptions import (
 )
 from idempotency.models import IdempotencyToken
 from idempotency.tokens import tokens
-from tests import services
 from tests.guards.contract import GuardContract
 from tests.processes import ROOT, environment
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
 HOLDER = ("user", "1")
-MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
 ISOLATED = ["redis", "redis-cluster", "locmem"]
 """Mediums that are not the database of the work."""
-
-
-@pytest.fixture(params=MEDIUMS)
-def alias(request):
-    """Each medium in turn; its server must be there in CI."""
-    if request.param in services.SERVICES and (lacking := services.missing(request.param)):
-        assert not services.CI, lacking
-        pytest.skip(lacking)
-    return request.param
 
 
 def text(alias, **options):

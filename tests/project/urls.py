@@ -1,8 +1,8 @@
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from tests.project import views
+from tests.project import token_views, views
 
 router = SimpleRouter()
 router.register("order-set", views.OrderViewSet, basename="order-set")
@@ -34,5 +34,7 @@ urlpatterns = [
     path("async/", views.asynchronous),
     path("above/", views.decorated_above),
     path("below/", views.decorated_below),
+    path("idempotency/", include("idempotency.urls")),
+    *token_views.urlpatterns,
     *router.urls,
 ]
