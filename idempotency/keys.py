@@ -67,8 +67,14 @@ def principal_of(scope: Scope) -> tuple[str, str]:
         kind, identifier = scope._meta.concrete_model._meta.label_lower, scope.pk  # type: ignore[union-attr]
     elif isinstance(scope, str):
         kind, identifier = "scope", scope
-    else:
+    elif scope is None or getattr(scope, "is_anonymous", False):
+        raise MissingPrincipal
+    elif isinstance(scope, tuple) and len(scope) == 2:
         kind, identifier = scope
+    else:
+        raise TypeError(
+            f"A model instance, a (kind, identifier) pair or a text says whose it is, not {scope!r}."
+        )
     if identifier is None:
         raise MissingPrincipal
     return (str(kind), str(identifier))

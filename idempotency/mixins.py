@@ -12,6 +12,7 @@ from django.db import router, transaction
 from django.db.models import Model
 from django.http import Http404
 from django.http.response import HttpResponseBase
+from django.views import View
 from rest_framework.generics import GenericAPIView
 from rest_framework.views import APIView
 
@@ -40,6 +41,11 @@ class GuardedViewMixin(IdempotencyPolicy, Base):
         super().__init_subclass__(**kwargs)
         bases = cls.__mro__
         if APIView not in bases:
+            if View in bases:
+                raise TypeError(
+                    f"{cls.__qualname__} is no view of REST framework, so this mixin would not guard it: use "
+                    "@method_decorator(idempotent_view, name='dispatch'), or require_idempotency_token(…)."
+                )
             return
         for mixin in (IdempotencyKeyMixin, IdempotencyTokenMixin):
             if mixin in bases and bases.index(APIView) < bases.index(mixin):

@@ -73,6 +73,10 @@ def is_form_parsed(request: Any, django_request: HttpRequest) -> bool:
     return request is not django_request or request.method == "POST"
 
 
+# Hidden fields with which a page is not another one when it is loaded again.
+FRESH_ON_EACH_PAGE = ("csrfmiddlewaretoken", "idempotency_token")
+
+
 def add_form(material: Any, request: Any, django_request: HttpRequest) -> None:
     """Fields and files, parsed the way the view will see them (and with its errors, if any)."""
     if request is not django_request:
@@ -82,6 +86,8 @@ def add_form(material: Any, request: Any, django_request: HttpRequest) -> None:
         _ = django_request.POST
         refuse_truncated(django_request)
     for name, values in sorted(django_request.POST.lists()):
+        if name in FRESH_ON_EACH_PAGE:
+            continue
         for value in values:
             add(material, b"field")
             add(material, name.encode("utf-8", "surrogatepass"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha1
@@ -13,8 +14,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from idempotency.exceptions import StoreUnavailable
 
-# Of a server that is there and cannot write at the moment; redis-py has no classes for them.
-PASSING_ERRORS = ("BUSY ", "MISCONF ", "NOREPLICAS ", "UNKILLABLE ")
+# Of a server that is there and cannot write at the moment. redis-py has no classes for some; and of an
+# error within a script, Redis 6 and older tell in the middle of another.
+PASSING_ERRORS = re.compile(r"(^|[ -])(BUSY|MISCONF|NOREPLICAS|OOM|READONLY|UNKILLABLE) ")
 
 
 class Script:
@@ -117,4 +119,4 @@ def is_outage(error: Exception) -> bool:
     refused = (exceptions.ClusterError, exceptions.ReadOnlyError, exceptions.OutOfMemoryError)
     if isinstance(error, (*away, *refused, exceptions.TryAgainError)):
         return True
-    return isinstance(error, exceptions.ResponseError) and str(error).startswith(PASSING_ERRORS)
+    return isinstance(error, exceptions.ResponseError) and bool(PASSING_ERRORS.search(str(error)))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.dispatch import Signal
 
+from idempotency.exceptions import StoreUnavailable
+
 if TYPE_CHECKING:
     from idempotency.keys import ScopedKey
 
@@ -36,8 +38,12 @@ def announce(
     signal: Signal, key: ScopedKey | None, *, using: str | None, mechanism: str = "record", **extra: Any
 ) -> None:
     """One log line and one signal."""
-    level = LEVELS.get(signal, logging.INFO)
+    error = extra.get("error")
+    # Callers only learn that the store is away; why is for operators.
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else None
+    level = logging.WARNING if cause else LEVELS.get(signal, logging.INFO)
     if logger.isEnabledFor(level):
-        reason = f" {extra['error'].code}" if "error" in extra else ""
+        reason = f" {error.code}" if error else ""
+        reason += f" ({type(cause).__name__}: {cause})" if cause else ""
         logger.log(level, "%s %s%s", EVENTS[signal], key or f"({mechanism} unknown)", reason)
     signal.send_robust(sender=None, key=key, using=using, mechanism=mechanism, **extra)

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ModelViewSet
 
 from idempotency import redis
 from idempotency.decorators import require_idempotency_token
-from idempotency.mixins import IdempotencyTokenMixin
+from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from idempotency.views import TokenView
 from tests import services
 from tests.conftest import urlconf
@@ -49,12 +49,32 @@ def test_views_that_take_tokens_have_no_complaints(found):
         {"LIMIT": "many"},
         {"COLOUR": "green"},
         {"BACKEND": "tests.project.models.Order"},
+        {"LOCATION": ["default"]},
         "redis://127.0.0.1",
     ],
 )
 def test_a_setting_that_cannot_work_is_told(found, settings, options):
     settings.IDEMPOTENCY_TOKENS = {"default": options}
     assert found() == {"E010"}
+
+
+def test_a_setting_that_is_no_dict_is_told(found, settings):
+    settings.IDEMPOTENCY_TOKENS = None
+    assert found() == {"E010"}
+
+
+@pytest.mark.parametrize("setting", ["IDEMPOTENCY_HEADER", "IDEMPOTENCY_TOKEN_HEADER"])
+@pytest.mark.parametrize("name", [None, 5, "", "X Y", "X_Y"])
+def test_a_header_that_no_request_can_have_is_told(found, settings, setting, name):
+    setattr(settings, setting, name)
+    assert found() == {"E014"}
+
+
+def test_records_that_are_kept_shorter_than_tokens_live_are_told(found):
+    both = type("Both", (IdempotencyKeyMixin, PaymentViewSet), {})
+    assert found(both.as_view({"post": "create"})) == set()
+    short = both.as_view({"post": "create"}, idempotency_retention=timedelta(minutes=59))
+    assert found(short) == {"W013"}
 
 
 @pytest.mark.parametrize(

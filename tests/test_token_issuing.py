@@ -177,15 +177,6 @@ def test_who_signs_in_is_another_principal():
     assert is_left(token, "/default/visitor/", one)
 
 
-def test_a_sessions_tokens_outlive_a_new_session_key(settings):
-    one = visitor()
-    token = one.post("/default/visitor-tokens/").json()["token"]
-    session = one.session
-    session.cycle_key()
-    one.cookies[settings.SESSION_COOKIE_NAME] = session.session_key
-    assert is_left(token, "/default/visitor/", one)
-
-
 @pytest.mark.parametrize("path", ["/default/visitor-tokens/", "/redis/visitor-tokens/"])
 def test_who_has_neither_user_nor_session_is_issued_nothing(settings, path):
     settings.MIDDLEWARE = WITHOUT_SESSIONS

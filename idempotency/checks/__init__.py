@@ -3,12 +3,12 @@
 Errors: E001 no such database, E002 unsupported database, E003 record and business rows in two
 databases, E004 a table without transactions, E005 retention, E006 wait, E007 mode, E008 methods,
 E009 MySQL reads uncommitted rows, E010 IDEMPOTENCY_TOKENS, E011 a medium that cannot keep tokens,
-E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS.
+E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS, E014 header names.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,
 W008 views that share tokens, W009 failing open, W010 Redis without a timeout, W011 tokens issued
-without a throttle, W012 Redis that evicts.
+without a throttle, W012 Redis that evicts, W013 records that are gone before tokens are.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def check_same_database(view: GuardedView) -> Iterator[CheckMessage]:
 
 
 def joins_tokens(view: GuardedView) -> bool:
-    """Whether its tokens are consumed in what is taken for the transaction of the work."""
+    """Whether its tokens are consumed, or restored, with what is taken for the transaction of the work."""
+    if view.option("idempotency_token_on_failure") == "restore":
+        return True
     with suppress(ImproperlyConfigured):
         return tokens(view.option("idempotency_token_alias")).database == view.using
     return False

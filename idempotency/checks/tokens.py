@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -26,8 +27,9 @@ from idempotency.views import TokenView
 
 
 def stores() -> Iterator[BaseTokenStore | ImproperlyConfigured]:
+    configured = getattr(settings, SETTING, {})
     for alias in conf.aliases(SETTING):
-        if alias not in getattr(settings, SETTING, {}):
+        if isinstance(configured, Mapping) and alias not in configured:
             continue  # the records' database, which has checks of its own
         try:
             yield tokens(alias)
@@ -134,6 +136,21 @@ def check_token_view(view: GuardedView) -> Iterator[CheckMessage]:
         yield error_of(view, f"idempotency_token_alias is {alias!r}, which {SETTING} does not have.")
         return
     yield from check_separate_database(view, alias)
+    if view.has_key:
+        yield from check_retention(view, alias)
+
+
+def check_retention(view: GuardedView, alias: str) -> Iterator[CheckMessage]:
+    with suppress(ImproperlyConfigured, TypeError):
+        retention = view.option("idempotency_retention") or conf.retention()
+        if retention < (lifetime := tokens(alias).lifetime):
+            yield Warning(
+                f"Its records are kept for {retention} and its tokens live for {lifetime}: after a crash "
+                "between the two, the same key and token are not let in again.",
+                hint="Keep records for at least as long as tokens live.",
+                obj=view,
+                id="idempotency.W013",
+            )
 
 
 def error_of(view: GuardedView, message: str) -> CheckMessage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -29,6 +30,17 @@ BUSY_CALLER = 10
 def check_settings() -> Iterator[CheckMessage]:
     yield from check_retention(getattr(settings, "IDEMPOTENCY_RETENTION", timedelta(hours=24)))
     yield from check_wait(getattr(settings, "IDEMPOTENCY_WAIT", timedelta(0)))
+    for name_of_setting in ("IDEMPOTENCY_HEADER", "IDEMPOTENCY_TOKEN_HEADER"):
+        yield from check_header(name_of_setting, getattr(settings, name_of_setting, "Idempotency-Key"))
+
+
+def check_header(setting: str, value: Any) -> Iterator[CheckMessage]:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9-]+", value):
+        yield Error(
+            f"{setting} is {value!r}, which is no name of a header that Django passes on.",
+            hint='Use letters, digits and hyphens, such as "Idempotency-Key".',
+            id="idempotency.E014",
+        )
 
 
 def check_view(view: GuardedView) -> Iterator[CheckMessage]:

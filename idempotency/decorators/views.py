@@ -142,6 +142,8 @@ def policy_class(options: dict[str, Any], kind: Kind, *bases: type) -> type:
 
 
 def decorate(view: Callable[..., Any], options: dict[str, Any], kind: Kind) -> Callable[..., Any]:
+    if not callable(view):
+        raise TypeError(f"{kind.name}() takes its options by name, not {view!r}.")
     if hasattr(view, "cls"):  # what @api_view and as_view() of DRF return
         return decorate_api_view(view, options, kind)
     bases: tuple[type, ...] = (kind.policy,)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
+
 from idempotency import conf
 from idempotency.exceptions import InvalidKey, InvalidToken, MissingPrincipal, MissingToken
 from idempotency.keys import ANONYMOUS, digest, parse_key, principal_of
 from idempotency.policies.base import IdempotencyPolicy, header_value
-from idempotency.tokens import IssuedToken, OnFailure, TokenGuard, tokens
+from idempotency.tokens import BaseTokenStore, IssuedToken, OnFailure, TokenGuard, tokens
 
 if TYPE_CHECKING:
     from idempotency.records import RecordGuard
@@ -50,9 +52,8 @@ class TokenPolicy(IdempotencyPolicy):
         scope = self.get_idempotency_scope(request)
         if scope is not None:
             return principal_of(scope)
-        session = getattr(request, "session", None)
-        if session is not None and SESSION_ENTRY in session:
-            return ("session", session[SESSION_ENTRY])
+        if session := session_holder(request):
+            return ("session", session)
         if self.idempotency_allow_anonymous:
             return ANONYMOUS
         raise MissingPrincipal("The token belongs to a user or a session, and this request names neither.")
@@ -63,24 +64,33 @@ class TokenPolicy(IdempotencyPolicy):
             if self.idempotency_token_required:
                 raise MissingToken
             return None
-        return tokens(self.idempotency_token_alias).consume(
+        store = tokens(self.idempotency_token_alias)
+        return store.consume(
             token,
             self.get_idempotency_token_holder(request),
             purpose=self.idempotency_token_purpose,
             on_failure=self.idempotency_token_on_failure,
-            # The same key may bring the same token again, after a crash between the two.
-            nonce=digest(b"idem-nonce", (record.key.scope.hex(), record.key.key)) if record else None,
+            nonce=nonce_of(record, store) if record else None,
             using=record.using if record else self.get_idempotency_using(request),
             within=record is not None,
         )
+
+
+def nonce_of(record: RecordGuard, store: BaseTokenStore) -> bytes | None:
+    """The same key may bring the same token again, after a crash between the two: as long as the token
+    lives, during which the record of what was done must be there to say so."""
+    if record.retention < store.lifetime:
+        return None
+    return digest(b"idem-nonce", (record.key.scope.hex(), record.key.key))
 
 
 def issue_to_caller(
     policy: TokenPolicy, request: Any, purpose: str = "", count: int | None = None
 ) -> IssuedToken | list[IssuedToken]:
     """Tokens for whoever makes the request, as the policy says who that is."""
-    if policy.get_idempotency_scope(request) is None:
-        remember_holder(request)
+    is_anonymous = policy.get_idempotency_scope(request) is None
+    if is_anonymous and not policy.idempotency_allow_anonymous and not session_holder(request):
+        begin_session(request)
     holder = policy.get_idempotency_token_holder(request)
     store = tokens(policy.idempotency_token_alias)
     if count is None:
@@ -88,11 +98,30 @@ def issue_to_caller(
     return store.issue(holder, purpose=purpose, count=count)
 
 
-def remember_holder(request: Any) -> None:
-    """Give an anonymous caller's session a name that tokens can be bound to.
-
-    Not the session's own key: signed-cookie sessions have another one after every change.
-    """
+def session_holder(request: Any) -> str | None:
+    """What an anonymous caller's tokens are bound to: a digest of the session's key."""
     session = getattr(request, "session", None)
-    if session is not None and SESSION_ENTRY not in session:
+    if session is None:
+        return None
+    if is_in_cookie(session):
+        name = session.get(SESSION_ENTRY)
+    else:
+        session.keys()  # loads it: a key that the server does not know is none
+        name = session.session_key
+    return digest(b"idem-session", (name,)).hex() if name else None
+
+
+def begin_session(request: Any) -> None:
+    """Give an anonymous caller a session that tokens can be bound to."""
+    session = getattr(request, "session", None)
+    if session is None:
+        return
+    if is_in_cookie(session):
+        # Its key is its content, and another one after every change.
         session[SESSION_ENTRY] = secrets.token_urlsafe(16)
+    else:
+        session.create()
+
+
+def is_in_cookie(session: Any) -> bool:
+    return isinstance(session, SignedCookieStore)

@@ -8,7 +8,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from idempotency.exceptions import StoreUnavailable, TooManyTokens
+from idempotency.exceptions import IdempotencyError
 from idempotency.keys import Scope
 from idempotency.policies.token import FORM_FIELD, TokenPolicy, issue_to_caller
 from idempotency.signals import announce, refused
@@ -18,7 +18,11 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def idempotency_token(
-    context: template.Context, purpose: str = "", *, holder: Scope | None = None, alias: str = "default"
+    context: template.Context,
+    purpose: str | None = None,
+    *,
+    holder: Scope | None = None,
+    alias: str = "default",
 ) -> SafeString:
     """A hidden field with a fresh token of the user's, or of an anonymous visitor's session.
 
@@ -31,9 +35,14 @@ def idempotency_token(
         raise template.TemplateSyntaxError(
             "{% idempotency_token %} needs the request: render the template with it, as render() does."
         )
+    if "" in (purpose, holder):
+        raise template.TemplateSyntaxError(
+            "{% idempotency_token %} was given an empty value: put a text into quotes, or see whether the "
+            "variable is set."
+        )
     try:
-        token = str(issue_to_caller(FormPolicy(holder, alias), request, purpose))
-    except (StoreUnavailable, TooManyTokens) as error:
+        token = str(issue_to_caller(FormPolicy(holder, alias), request, purpose or ""))
+    except IdempotencyError as error:
         # The page can be read all the same; its form will be told that a token is missing.
         announce(refused, None, using=None, mechanism="token", error=error)
         token = ""

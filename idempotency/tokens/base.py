@@ -54,6 +54,8 @@ class BaseTokenStore(ABC):
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         self.alias = alias
         self.location: str | None = options["LOCATION"]
+        if not isinstance(self.location, str | None):
+            raise ImproperlyConfigured(f"{self._name('LOCATION')} must be an alias, not {self.location!r}.")
         self.lifetime = self._duration("LIFETIME", options["LIFETIME"])
         retention = options["RETENTION"]
         self._retention = None if retention is None else self._duration("RETENTION", retention)
@@ -115,9 +117,9 @@ class BaseTokenStore(ABC):
         principal's or purpose's), ExpiredToken, DuplicateToken, OperationInProgress or StoreUnavailable.
 
         ``on_failure``: see OnFailure. ``using``: alias of the database where the work is committed, by
-        default the records'. ``nonce``: 16 bytes that stand for this attempt; one that comes again
-        with the same nonce is let in again. ``within``: a guard's transaction on ``using`` is open
-        around this one and decides about the work.
+        default the records'. ``nonce``: 16 bytes that stand for whoever consumes it, and who is let in again
+        with it while the lifetime lasts, except in the database of the work. ``within``: a guard's
+        transaction on ``using`` is open around this one and decides about the work.
         """
         if on_failure not in ("consume", "restore"):
             raise ValueError(f"on_failure is 'consume' or 'restore', not {on_failure!r}.")
@@ -130,8 +132,9 @@ class BaseTokenStore(ABC):
         however often the medium repeats it. Raises TooManyTokens or StoreUnavailable."""
 
     @abstractmethod
-    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
-        """Consume in one step. WON also when the very nonce has consumed it before.
+    def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
+        """Consume in one step. WON also when the very nonce has consumed it before; where another attempt
+        may come with it again (``comes_again``), only while the token's own lifetime lasts.
 
         Raises StoreUnavailable, after which it is not known whether it was consumed.
         """

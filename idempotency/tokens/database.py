@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from idempotency.tokens.base import BaseTokenStore
 from idempotency.tokens.texts import PresentedToken
 from idempotency.transactions import translated
 
+logger = logging.getLogger("idempotency")
 LIVE = ExpressionWrapper(Q(expires_at__gt=DatabaseNow()), BooleanField())
 
 
@@ -58,18 +60,18 @@ class DatabaseTokenStore(BaseTokenStore):
         # Without USE_TZ the databases differ in which time they mean.
         return expires_at if timezone.is_aware(expires_at) else timezone.now() + self.lifetime
 
-    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
+    def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
         connection = connections[self.database]
         try:
             # Within the transaction of the work, where there is one; else committed on the spot.
             with translated(), transaction.atomic(using=self.database, savepoint=False):
-                return self._take(token, nonce)
+                return self._take(token, nonce, comes_again)
         except StoreUnavailable:
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
             raise
 
-    def _take(self, token: PresentedToken, nonce: bytes) -> Answer:
+    def _take(self, token: PresentedToken, nonce: bytes, comes_again: bool) -> Answer:
         row = self.rows.filter(digest=token.digest)
         free = row.select_for_update(skip_locked=True).annotate(live=LIVE)
         found = free.values_list("pk", "binding", "nonce", "live").first()
@@ -79,7 +81,7 @@ class DatabaseTokenStore(BaseTokenStore):
         if binding != token.binding:
             return Answer.FOREIGN
         if used_by is not None:
-            return Answer.WON if used_by == nonce else Answer.USED
+            return Answer.WON if used_by == nonce and (live or not comes_again) else Answer.USED
         if not live:
             return Answer.EXPIRED
         # Its condition matters where nothing was locked: SQLite has no row locks.
@@ -88,6 +90,9 @@ class DatabaseTokenStore(BaseTokenStore):
         return Answer.WON if taken == 1 else Answer.BUSY
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
-        with translated():
-            taken = self.rows.filter(digest=token.digest, nonce=nonce)
-            taken.update(nonce=None, kept_until=F("expires_at"))
+        try:
+            with translated():
+                taken = self.rows.filter(digest=token.digest, nonce=nonce)
+                taken.update(nonce=None, kept_until=F("expires_at"))
+        except StoreUnavailable:
+            logger.warning("cannot be given back, and stays spent: token %s", token.key)

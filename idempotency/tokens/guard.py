@@ -10,7 +10,7 @@ from django.db.transaction import on_commit
 
 from idempotency import conf
 from idempotency.database import is_conflict
-from idempotency.exceptions import OperationInProgress, StoreUnavailable
+from idempotency.exceptions import OperationInProgress, OutcomeUnknown, StoreUnavailable
 from idempotency.models import IdempotencyRecord
 from idempotency.nesting import Nesting, adopted, disowned, entered, left
 from idempotency.signals import abandoned, announce, claimed, completed, failed_open
@@ -90,7 +90,7 @@ class TokenGuard:
             if self.is_joint:
                 self._open_transaction()
                 with translated():
-                    settle(self.store.take(self.token, self._nonce))
+                    settle(self.store.take(self.token, secrets.token_bytes(NONCE_BYTES)))
             else:
                 self._take_first()
         except BaseException as error:
@@ -112,6 +112,9 @@ class TokenGuard:
             over = self._end(error)
         except BaseException as failure:
             over = self._is_over_after(failure)
+            if over is None and self._restores and isinstance(failure, StoreUnavailable):
+                # The token stays spent, so a retry would be told that it was used: neither is known.
+                raise OutcomeUnknown from failure
             raise
         finally:
             self._leave()
@@ -129,7 +132,7 @@ class TokenGuard:
         with the same nonce: whoever has won is told so."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                settle(self.store.take(self.token, self._nonce))
+                settle(self.store.take(self.token, self._nonce, comes_again=not self._is_for_once))
                 break
             except StoreUnavailable as error:
                 if attempt < ATTEMPTS:

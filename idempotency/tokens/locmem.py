@@ -48,7 +48,7 @@ class LocMemTokenStore(BaseTokenStore):
                 _entries[self.alias, token.digest] = Entry(token.principal, token.binding, until, until)
         return timezone.now() + self.lifetime
 
-    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
+    def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
         now = time.monotonic()
         with _lock:
             entry = _entries.get((self.alias, token.digest))
@@ -59,7 +59,9 @@ class LocMemTokenStore(BaseTokenStore):
             if entry.nonce is None:
                 entry.nonce = nonce
                 entry.kept_until = entry.expires_at + self.retention.total_seconds()
-            return Answer.WON if entry.nonce == nonce else Answer.USED
+            if entry.nonce == nonce and (entry.expires_at > now or not comes_again):
+                return Answer.WON
+            return Answer.USED
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         with _lock:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from threading import Lock, Thread
 from typing import Any, NamedTuple
+
+from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 
 from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.redis import Script, prefix
@@ -50,7 +56,10 @@ if nonce == '' then
     redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', redis.call('PTTL', KEYS[1]) + ARGV[3])
     return WON
 end
-return nonce == ARGV[2] and WON or USED
+if nonce == ARGV[2] and (ARGV[4] == '0' or redis.call('PTTL', KEYS[1]) > tonumber(ARGV[3])) then
+    return WON
+end
+return USED
 """)
 
 GIVE_BACK = Script("""
@@ -79,6 +88,49 @@ class Return(NamedTuple):
 
 # What could not be given back yet. It is lost with the process, and its tokens then stay spent.
 _to_give_back: deque[Return] = deque(maxlen=10_000)
+_helper_starts = Lock()
+_helper: Thread | None = None
+PAUSE, LONGEST_PAUSE = 0.25, 5.0
+
+
+def give_back_soon() -> None:
+    """Have a thread of this process ask Redis until it is back: a caller who retries may well be served
+    by another process, which would say that the token was used."""
+    global _helper
+    with _helper_starts:
+        if _helper is None or not _helper.is_alive():
+            _helper = Thread(target=give_back_until_done, name="idempotency-give-back", daemon=True)
+            _helper.start()
+
+
+def give_back_until_done() -> None:
+    pause = PAUSE
+    while _to_give_back:
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+        for location in {due.location for due in list(_to_give_back)}:
+            with suppress(StoreUnavailable):
+                give_back_to(location)
+    caches.close_all()
+
+
+def give_back_to(location: str) -> None:
+    """Whatever is due there. Raises StoreUnavailable as soon as something cannot be given back."""
+    for _ in range(len(_to_give_back)):
+        try:
+            due = _to_give_back.popleft()
+        except IndexError:  # another thread has it
+            return
+        if due.location != location:
+            _to_give_back.append(due)
+            continue
+        try:
+            GIVE_BACK.run(due.location, [due.key], [due.nonce, due.retention])
+        except StoreUnavailable:
+            _to_give_back.append(due)
+            raise
+        except ImproperlyConfigured:  # the alias is not there any more
+            logger.warning("cannot be given back, and stays spent: a token in CACHES[%r]", location)
 
 
 class RedisTokenStore(BaseTokenStore):
@@ -100,34 +152,20 @@ class RedisTokenStore(BaseTokenStore):
             raise TooManyTokens(retry_after=-(-milliseconds // 1000))
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
 
-    def take(self, token: PresentedToken, nonce: bytes) -> Answer:
-        self._give_back_what_is_left()
-        arguments: list[bytes | int] = [token.binding, nonce, self.retention // MILLISECOND]
+    def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
+        if _to_give_back:
+            give_back_to(self.location)
+        arguments: list[bytes | int] = [token.binding, nonce, self.retention // MILLISECOND, int(comes_again)]
         return ANSWERS[TAKE.run(self.location, [self._key(token)], arguments)]
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         key, retention = self._key(token), self.retention // MILLISECOND
         _to_give_back.append(Return(self.location, key, nonce, retention))
         try:
-            self._give_back_what_is_left()
+            give_back_to(self.location)
         except StoreUnavailable:
             logger.warning("given back later: token %s", token.key)
-
-    def _give_back_what_is_left(self) -> None:
-        """Of this location; raises StoreUnavailable as soon as one cannot be given back."""
-        for _ in range(len(_to_give_back)):
-            try:
-                due = _to_give_back.popleft()
-            except IndexError:  # another thread has it
-                return
-            if due.location != self.location:
-                _to_give_back.append(due)
-                continue
-            try:
-                GIVE_BACK.run(due.location, [due.key], [due.nonce, due.retention])
-            except StoreUnavailable:
-                _to_give_back.append(due)
-                raise
+            give_back_soon()
 
     def _key(self, token: PresentedToken) -> str:
         return f"{prefix(self.location)}:token:{{{token.place}}}:{token.digest.hex()}"

@@ -153,12 +153,30 @@ def test_a_malformed_token_is_refused_before_the_store_is_asked(malformed):
         tokens("redis").consume(malformed, HOLDER)
 
 
+@pytest.mark.parametrize("alias", ISOLATED, indirect=True)
 def test_the_same_nonce_is_let_in_again(alias):
     token = text(alias)
     consume(alias, token, nonce=b"n" * 16)
     consume(alias, token, nonce=b"n" * 16)
     with pytest.raises(DuplicateToken):
         consume(alias, token, nonce=b"m" * 16)
+
+
+@pytest.mark.parametrize("alias", ISOLATED, indirect=True)
+def test_the_same_nonce_is_let_in_as_long_as_the_token_lives(alias, settings):
+    short(settings, alias, timedelta(milliseconds=200))
+    issued = tokens(alias).issue(HOLDER)
+    consume(alias, issued.token, nonce=b"n" * 16)
+    wait_until_over(issued.expires_at)
+    with pytest.raises(DuplicateToken):
+        consume(alias, issued.token, nonce=b"n" * 16)
+
+
+def test_in_the_database_of_the_work_a_committed_nonce_is_done_work():
+    token = text("default")
+    consume("default", token, nonce=b"n" * 16)
+    with pytest.raises(DuplicateToken):
+        consume("default", token, nonce=b"n" * 16)
 
 
 def short(settings, alias, lifetime, retention=timedelta(hours=1)):
