@@ -16,22 +16,31 @@ import signal
 import sys
 import time
 import traceback
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 import django
 
 django.setup()
 
+from django.contrib.auth.models import User  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
 from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
+from idempotency.tokens import tokens  # noqa: E402
+from idempotency.tokens.texts import PresentedToken  # noqa: E402
 from tests.processes import views  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
 from tests.project.models import Order, Product  # noqa: E402
 
 AT_ONCE = 2
+RUN = uuid.uuid4()
 STUCK = 10
 
 
@@ -49,12 +58,39 @@ def call(key):
         return {"status": 409 if error.code == "conflict" else 503, "body": error.code}
 
 
-# What meets with the accident and is retried, and whether it was done once before.
+def presented(key):
+    """The one token of this key; other runs on the same Redis have others."""
+    text = urlsafe_b64encode(sha256(f"{RUN} {key}".encode()).digest())[:32].decode()
+    return PresentedToken(text, ("auth.user", str(User.objects.get(username="alice").pk)), "")
+
+
+def issue(alias, key):
+    tokens(alias).create([presented(key)])
+
+
+def request_with_token(alias, path, key):
+    client = APIClient(raise_request_exception=False)
+    headers = {"Idempotency-Key": key, "Idempotency-Token": presented(key).text, "X-User": "alice"}
+    response = client.post(f"/{alias}/{path}/", {"reference": key}, headers=headers)
+    return {"status": response.status_code, "body": response.content.decode()}
+
+
+class Operation(NamedTuple):
+    """What meets with the accident and is retried, and what was done before."""
+
+    run: Callable[[str], dict[str, Any]]
+    prepare: Callable[[str], object] | None = None
+
+
 OPERATIONS = {
-    "request": (request, False),
-    "refusal": (partial(request, refuse=True), False),
-    "function": (call, False),
-    "replay": (request, True),
+    "request": Operation(request),
+    "refusal": Operation(partial(request, refuse=True)),
+    "function": Operation(call),
+    "replay": Operation(request, prepare=request),
+} | {
+    f"{path} {alias}": Operation(partial(request_with_token, alias, path), prepare=partial(issue, alias))
+    for alias in ("default", "redis")
+    for path in ("token-race", "restored-token-race", "token-and-key-race")
 }
 
 
@@ -108,11 +144,15 @@ def suffer(operation, key, line, accident):
     return {**answer, "ended": bool(ended)}
 
 
+def is_busy(answer):
+    return answer["status"] == 409 and "duplicate" not in answer["body"]
+
+
 def retry(operation, key):
     """The same in full, until it is no longer being worked on."""
     before = found(key)
     began = time.monotonic()
-    while (answer := operation(key))["status"] == 409 and time.monotonic() < began + STUCK:
+    while is_busy(answer := operation(key)) and time.monotonic() < began + STUCK:
         time.sleep(0.005)
     seconds = time.monotonic() - began
     return {**answer, "before": before, "seconds": seconds, **found(key)}
@@ -143,11 +183,11 @@ def report(write, function, arguments):
 
 
 def crash(operation_name, accident, numbered_place):
-    operation, done_before = OPERATIONS[operation_name]
+    operation, prepare = OPERATIONS[operation_name]
     line, place = numbered_place
-    key = f"{operation_name}-{line}"
-    if done_before:
-        in_child(operation, key)
+    key = f"{operation_name}-{line}".replace(" ", "-")
+    if prepare:
+        in_child(prepare, key)
     number, answer = in_child(suffer, operation, key, line, accident)
     retried = in_child(retry, operation, key)[1]
     return {"place": place, "key": key, "signal": number, "answer": answer, "retry": retried}
@@ -174,11 +214,15 @@ MOMENTS = {"all": every_time, "first": first_time, "database": where_the_databas
 
 
 def main(operation_name, accident, moments):
-    operation, done_before = OPERATIONS[operation_name]
+    operation, prepare = OPERATIONS[operation_name]
+    if prepare:
+        prepare("warm")
     operation("warm")
+    if prepare:
+        prepare("counted")
     connections.close_all()
     gc.freeze()
-    lines = in_child(executed_lines, partial(operation, "warm" if done_before else "counted"))[1]
+    lines = in_child(executed_lines, partial(operation, "counted"))[1]
     with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
         meet = partial(crash, operation_name, ACCIDENTS[accident])
         json.dump(pool.map(meet, MOMENTS[moments](lines), chunksize=1), sys.stdout)

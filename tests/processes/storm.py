@@ -2,7 +2,7 @@
 Clients in processes of their own, which send the same keys at the same time over kept connections.
 
 `python -m tests.processes.storm < plan`, a JSON object: port, path, keys, processes, repeats; with
-"apart" each process has keys of its own. Prints the answers as JSON.
+"apart" each process has keys of its own, with "tokens" each key has one token. Prints the answers as JSON.
 """
 
 from __future__ import annotations
@@ -67,8 +67,10 @@ def client(number: int) -> list[Answer]:
     for name in plan["keys"]:
         key = f"{name}-{number}" if plan.get("apart") else name
         barrier.wait(STUCK)
+        token = plan.get("tokens", {}).get(name)
+        headers = {"Idempotency-Token": token} if token else {}
         for _ in range(plan["repeats"]):
-            answers.append(send(connection, plan["path"], {"reference": key}, key))
+            answers.append(send(connection, plan["path"], {"reference": key}, key, headers))
     connection.close()
     return answers
 

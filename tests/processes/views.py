@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from idempotency.decorators import idempotent
-from idempotency.mixins import IdempotencyKeyMixin
+from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from tests.processes.gates import pass_gate
 from tests.project.models import Order, Product
 
@@ -36,6 +36,20 @@ class RaceView(IdempotencyKeyMixin, APIView):
         if request.data.get("refuse"):
             raise ValidationError("not so")
         return Response(answer, status=201, headers={"Location": f"/orders/{answer['id']}/"})
+
+
+class TokenRaceView(IdempotencyTokenMixin, APIView):
+    def check_permissions(self, request):
+        super().check_permissions(request)
+        # gunicorn keeps a thread waiting on a connection whose last payload nobody has read, and a refused
+        # token's is not: more connections than threads would then stand still.
+        _ = request.data
+
+    post = RaceView.post
+
+
+class TokenAndKeyRaceView(IdempotencyTokenMixin, RaceView):
+    pass
 
 
 class WaitingRaceView(RaceView):
