@@ -90,7 +90,7 @@ class Return(NamedTuple):
 _to_give_back: deque[Return] = deque(maxlen=10_000)
 _helper_starts = Lock()
 _helper: Thread | None = None
-PAUSE, LONGEST_PAUSE = 0.25, 5.0
+PAUSE, LONGEST_PAUSE = 0.25, 1.0
 
 
 def give_back_soon() -> None:
