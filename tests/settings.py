@@ -65,9 +65,9 @@ CACHES = {
 }
 REDIS_TOKENS = "idempotency.tokens.redis.RedisTokenStore"
 IDEMPOTENCY_TOKENS = {
-    # Users of all runs on this Redis share it, and have the same primary keys.
+    # All runs share these servers, and their users have the same primary keys.
     "redis": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis", "LIMIT": 1_000_000},
-    "redis-cluster": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis-cluster"},
+    "redis-cluster": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis-cluster", "LIMIT": 1_000_000},
     "locmem": {"BACKEND": "idempotency.tokens.locmem.LocMemTokenStore"},
 }
 SECRET_KEY = "only-for-tests"

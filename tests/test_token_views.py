@@ -46,8 +46,8 @@ def test_a_duplicate_is_not_invited_to_retry(alice, alias):
 
 @on_each_medium
 def test_a_duplicate_is_one_after_the_tokens_lifetime_too(alice, alias, token_options):
-    token_options(alias, LIFETIME=timedelta(milliseconds=400))
-    token, end = alice.token(alias), timezone.now() + timedelta(milliseconds=450)
+    token_options(alias, LIFETIME=timedelta(milliseconds=900))
+    token, end = alice.token(alias), timezone.now() + timedelta(milliseconds=950)
     assert alice.spend(f"/{alias}/consume/", token).status_code == 201
     while timezone.now() < end:
         pass

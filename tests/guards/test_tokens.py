@@ -164,7 +164,7 @@ def test_the_same_nonce_is_let_in_again(alias):
 
 @pytest.mark.parametrize("alias", ISOLATED, indirect=True)
 def test_the_same_nonce_is_let_in_as_long_as_the_token_lives(alias, settings):
-    short(settings, alias, timedelta(milliseconds=200))
+    short(settings, alias, timedelta(milliseconds=700))
     issued = tokens(alias).issue(HOLDER)
     consume(alias, issued.token, nonce=b"n" * 16)
     wait_until_over(issued.expires_at)
@@ -200,7 +200,7 @@ def test_an_unused_token_expires(alias, settings):
 
 
 def test_a_used_token_is_known_as_a_duplicate_after_its_expiry(alias, settings):
-    short(settings, alias, timedelta(milliseconds=300))
+    short(settings, alias, timedelta(milliseconds=700))
     issued = tokens(alias).issue(HOLDER)
     consume(alias, issued.token)
     wait_until_over(issued.expires_at)
@@ -209,7 +209,7 @@ def test_a_used_token_is_known_as_a_duplicate_after_its_expiry(alias, settings):
 
 
 def test_a_restored_token_has_what_was_left_of_its_lifetime(alias, settings):
-    short(settings, alias, timedelta(milliseconds=500))
+    short(settings, alias, timedelta(milliseconds=700))
     issued = tokens(alias).issue(HOLDER)
     with pytest.raises(LookupError):
         fail_within(alias, issued.token, on_failure="restore")
