@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -87,50 +86,54 @@ class Return(NamedTuple):
 
 
 # What could not be given back yet. It is lost with the process, and its tokens then stay spent.
-_to_give_back: deque[Return] = deque(maxlen=10_000)
-_helper_starts = Lock()
-_helper: Thread | None = None
+_to_give_back: dict[Return, None] = {}
+MOST_DUE = 10_000
+_thread: Thread | None = None
+_thread_lock = Lock()
 PAUSE, LONGEST_PAUSE = 0.25, 1.0
 
 
 def give_back_soon() -> None:
     """Have a thread of this process ask Redis until it is back: a caller who retries may well be served
     by another process, which would say that the token was used."""
-    global _helper
-    with _helper_starts:
-        if _helper is None or not _helper.is_alive():
-            _helper = Thread(target=give_back_until_done, name="idempotency-give-back", daemon=True)
-            _helper.start()
+    global _thread
+    with _thread_lock:
+        # After a fork it is there, and not alive.
+        if _thread is None or not _thread.is_alive():
+            _thread = Thread(target=give_back_until_done, name="idempotency-give-back", daemon=True)
+            _thread.start()
 
 
 def give_back_until_done() -> None:
+    global _thread
     pause = PAUSE
-    while _to_give_back:
+    while True:
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
         for location in {due.location for due in list(_to_give_back)}:
             with suppress(StoreUnavailable):
                 give_back_to(location)
+        with _thread_lock:
+            if not _to_give_back:
+                _thread = None
+                break
     caches.close_all()
 
 
-def give_back_to(location: str) -> None:
-    """Whatever is due there. Raises StoreUnavailable as soon as something cannot be given back."""
-    for _ in range(len(_to_give_back)):
-        try:
-            due = _to_give_back.popleft()
-        except IndexError:  # another thread has it
-            return
-        if due.location != location:
-            _to_give_back.append(due)
+def give_back_to(location: str, key: str | None = None) -> None:
+    """Whatever is due there, or only a key's. Raises StoreUnavailable as soon as one cannot be given back.
+
+    What is due stays so until it is done: another thread that asks for the token meanwhile would be told
+    that it was used. Doing it twice does no harm.
+    """
+    for due in list(_to_give_back):
+        if due.location != location or key not in (None, due.key):
             continue
         try:
             GIVE_BACK.run(due.location, [due.key], [due.nonce, due.retention])
-        except StoreUnavailable:
-            _to_give_back.append(due)
-            raise
         except ImproperlyConfigured:  # the alias is not there any more
             logger.warning("cannot be given back, and stays spent: a token in CACHES[%r]", location)
+        _to_give_back.pop(due, None)
 
 
 class RedisTokenStore(BaseTokenStore):
@@ -153,16 +156,18 @@ class RedisTokenStore(BaseTokenStore):
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
 
     def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
+        key = self._key(token)
         if _to_give_back:
-            give_back_to(self.location)
+            give_back_to(self.location, key)
         arguments: list[bytes | int] = [token.binding, nonce, self.retention // MILLISECOND, int(comes_again)]
-        return ANSWERS[TAKE.run(self.location, [self._key(token)], arguments)]
+        return ANSWERS[TAKE.run(self.location, [key], arguments)]
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         key, retention = self._key(token), self.retention // MILLISECOND
-        _to_give_back.append(Return(self.location, key, nonce, retention))
+        if len(_to_give_back) < MOST_DUE:
+            _to_give_back[Return(self.location, key, nonce, retention)] = None
         try:
-            give_back_to(self.location)
+            give_back_to(self.location, key)
         except StoreUnavailable:
             logger.warning("given back later: token %s", token.key)
             give_back_soon()
