@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, IntegrityError, InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import DateTimeField, Func
+from django.db.models import DateTimeField, Func, Model
+from django.db.models.constants import OnConflict
 from django.db.models.sql.compiler import SQLCompiler
+from django.db.models.sql.subqueries import InsertQuery
 
 SUPPORTED_VENDORS = ("postgresql", "mysql", "sqlite")
 
 # Deadlock and serialization failure, as PostgreSQL says it; deadlock and lock wait timeout, InnoDB.
 CONFLICT_STATES = {"40001", "40P01"}
 LOCK_WAIT_TIMEOUT = 1205
-CONFLICT_NUMBERS = {1213, LOCK_WAIT_TIMEOUT}
-# MariaDB 11.6 and newer: the row changed after the transaction's snapshot.
-CONFLICT_NUMBERS |= {1020}
+# 1020, MariaDB 11.6 and newer: the row changed after the transaction's snapshot.
+LOST_TIES = {1213, 1020}
+CONFLICT_NUMBERS = {*LOST_TIES, LOCK_WAIT_TIMEOUT}
+# PostgreSQL's lock_not_available, and MySQL's; MariaDB says LOCK_WAIT_TIMEOUT.
+LOCK_NOT_AVAILABLE = "55P03"
+NOWAIT_REFUSED = 3572
 FAILED_TRANSACTION = "25P02"
 DUPLICATE_ENTRY = 1062
+
+
+# The present in SQL with placeholders, UTC where the type has no zone.
+NOW = {
+    "postgresql": "statement_timestamp()",
+    "mysql": "UTC_TIMESTAMP(6)",
+    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+}
 
 
 class DatabaseNow(Func):
@@ -57,6 +70,11 @@ def is_conflict(error: BaseException | None) -> bool:
     return sqlstate(error) in CONFLICT_STATES or error_number(error) in CONFLICT_NUMBERS
 
 
+def is_lost_tie(error: BaseException | None) -> bool:
+    """Whether the whole transaction was rolled back for another's sake, so that it may be repeated."""
+    return is_conflict(error) and error_number(error) != LOCK_WAIT_TIMEOUT  # type: ignore[arg-type]
+
+
 def is_refused_wait(error: BaseException, sql: str) -> bool:
     """Whether the statement was told not to wait for a lock, and therefore failed: an answer to a
     question, not a lost conflict. MariaDB reports both as 1205."""
@@ -68,3 +86,24 @@ def is_outage(error: BaseException) -> bool:
     """Whether the store could not be reached, or SQLite stayed locked."""
     # SQLite says a missing table the same way; that is a forgotten migrate, and no retry mends it.
     return isinstance(error, OperationalError | InterfaceError) and "no such table" not in str(error)
+
+
+def insert_once(row: Model, using: str) -> bool:
+    """Insert a row; False when a unique constraint says that there is one already, and nothing else is.
+
+    The transaction goes on in both cases. Values may be expressions, such as DatabaseNow().
+    """
+    connection = connections[using]
+    # MySQL's IGNORE would also cut and coerce values; its failed statements leave the transaction whole.
+    on_conflict = None if connection.vendor == "mysql" else OnConflict.IGNORE
+    query = InsertQuery(type(row), on_conflict=on_conflict)
+    query.insert_values([field for field in row._meta.local_concrete_fields if not field.primary_key], [row])
+    ((sql, params),) = query.get_compiler(using=using).as_sql()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            return bool(cursor.rowcount == 1)
+    except IntegrityError as error:
+        if error_number(error) != DUPLICATE_ENTRY:
+            raise
+        return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idempotency.models import IdempotencyRecord
+    from idempotency.models import IdempotencyRecord, StatusTransition
+    from idempotency.status import Outcome
 
 
 class IdempotencyError(Exception):
@@ -104,6 +105,38 @@ class TooManyTokens(IdempotencyError):
     code = "too-many-tokens"
     detail = "Too many tokens were issued to this caller: use those, or come back when they have expired."
     retry_after = 60
+
+
+class TransitionRejected(IdempotencyError):
+    """The status may not become that one from where it is. ``from_status`` and ``to_status`` say which."""
+
+    code = "transition-rejected"
+    detail = "The status does not allow this change."
+
+    def __init__(self, from_status: Any, to_status: Any, detail: str | None = None) -> None:
+        super().__init__(detail or f"The status cannot change from {from_status!s} to {to_status!s}.")
+        self.from_status, self.to_status = from_status, to_status
+
+
+class NotApplied(IdempotencyError):
+    """Raised by a transition's guard when there is nothing to do (any more, or yet). ``outcome`` is
+    DUPLICATE, STALE or PARKED; ``entry`` is what the log says of a duplicate, if it is there."""
+
+    code = "duplicate"
+    detail = "The status was not changed."
+
+    def __init__(self, outcome: Outcome, entry: StatusTransition | None = None) -> None:
+        super().__init__(f"The status was not changed: {outcome.label}.")
+        self.outcome, self.entry = outcome, entry
+
+
+class OutOfBounds(Exception):
+    """A constraint of the database does not allow the value that an increment would lead to."""
+
+
+class WrittenElsewhere(RuntimeError):
+    """A column was assigned and saved which only its mechanism writes: a copy read earlier would undo
+    what others did since."""
 
 
 class AlreadyCompleted(Exception):

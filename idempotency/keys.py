@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from uuid import UUID
 
 from django.db.models import Model
 
@@ -49,6 +50,17 @@ def valid_key(key: str) -> str:
     return key
 
 
+def valid_id(value: str | int | UUID, what: str) -> str:
+    """An id of somebody else's as a key. Raises InvalidKey, which says what is malformed."""
+    is_id = isinstance(value, str | int | UUID) and not isinstance(value, bool)
+    try:
+        return valid_key(str(value) if is_id else "")
+    except InvalidKey as error:
+        raise InvalidKey(
+            f"The {what} {value!r} is malformed: 1 to 255 printable ASCII characters."
+        ) from error
+
+
 def digest(purpose: bytes, parts: Iterable[str]) -> bytes:
     """Sixteen bytes for a sequence of texts; the lengths keep ("ab", "c") and ("a", "bc") apart."""
     state = blake2b(digest_size=DIGEST_SIZE, person=purpose)
@@ -78,6 +90,13 @@ def principal_of(scope: Scope) -> tuple[str, str]:
     if identifier is None:
         raise MissingPrincipal
     return (str(kind), str(identifier))
+
+
+def named(by: Scope | None) -> str:
+    """Who it was, for a log that people read."""
+    if by is None:
+        return ""
+    return (by if isinstance(by, str) else ":".join(principal_of(by)))[:255]
 
 
 def principal_digest(kind: str, identifier: str) -> bytes:

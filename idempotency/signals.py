@@ -1,8 +1,10 @@
 """What happened to an operation, for metrics and audit.
 
-Every signal is sent with ``mechanism`` ("record" or "token"), ``key`` (a ScopedKey; a token's has the
-token's digest for its key) and ``using`` (the guard's database alias, None for Redis). ``replayed`` has
-``record`` too; ``refused`` and ``failed_open`` have ``error``. ``completed`` comes after the commit.
+Every signal is sent with ``mechanism`` ("record", "token" or "status"), ``key`` (a ScopedKey; a token's
+has the token's digest for its key, a status change's the event id) and ``using`` (the guard's database
+alias, None for Redis). ``replayed`` has ``record`` too (of a status the log's entry, or None when it is
+stale); ``refused`` and ``failed_open`` have ``error``. ``completed`` comes after the commit.
+``parked`` says that an event came too early, and was kept.
 ``failed_open`` says that an operation runs unguarded, since its store is away and was set to let pass.
 
 A receiver's error is logged and never reaches the caller. ``claimed`` is sent inside the operation's
@@ -27,10 +29,11 @@ refused = Signal()
 completed = Signal()
 abandoned = Signal()
 failed_open = Signal()
+parked = Signal()
 
 logger = logging.getLogger("idempotency")
 EVENTS = {claimed: "claimed", replayed: "replayed", refused: "refused"}
-EVENTS |= {completed: "completed", abandoned: "abandoned", failed_open: "failed open"}
+EVENTS |= {completed: "completed", abandoned: "abandoned", failed_open: "failed open", parked: "parked"}
 LEVELS = {failed_open: logging.WARNING}
 
 

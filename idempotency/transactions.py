@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from idempotency.database import FAILED_TRANSACTION, is_conflict, is_outage, is_refused_wait, sqlstate
+from idempotency.database import (
+    FAILED_TRANSACTION,
+    is_conflict,
+    is_lost_tie,
+    is_outage,
+    is_refused_wait,
+    sqlstate,
+)
 from idempotency.exceptions import OperationInProgress, StoreUnavailable
 
 CONFLICT_INSIDE = "The operation lost a conflict and was rolled back: retry with the same key."
+ATTEMPTS, PAUSE_SECONDS = 8, 0.005
+T = TypeVar("T")
 
 
 class GuardedTransaction:
@@ -73,6 +84,13 @@ class GuardedTransaction:
             # The first hook of the transaction: what fails after it failed after the commit.
             transaction.on_commit(self._note_commit, using=self.using)
 
+    def conflict_behind(self, error: BaseException | None) -> BaseException | None:
+        """The conflict that the caller has to hear of, in whatever way the handler has left: by that very
+        error, by another one, or as if nothing had been. What ends the process goes its way."""
+        if is_conflict(error):
+            return error
+        return self.conflict if error is None or isinstance(error, Exception) else None
+
     def roll_back(self, error: BaseException | None = None) -> None:
         error = error or _RolledBack()
         self._end(type(error), error, error.__traceback__)
@@ -110,6 +128,23 @@ class GuardedTransaction:
             if is_conflict(error) and not is_refused_wait(error, sql):
                 self.conflict = error
             raise
+
+
+def repeated(run: Callable[[], T], *, using: str, may_repeat: Callable[[], bool] = lambda: True) -> T:
+    """What ``run`` returns; it is run again when a deadlock or a serialization failure has undone it.
+
+    Within a transaction that is open already nothing is repeated: what lies before it is undone as well.
+    """
+    nested = connections[using].in_atomic_block
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return run()
+        except (DatabaseError, OperationInProgress) as error:
+            undone = is_lost_tie(error) or is_lost_tie(error.__cause__)
+            if nested or not undone or not may_repeat():
+                raise
+        time.sleep(random.uniform(0, attempt * PAUSE_SECONDS))
+    return run()
 
 
 @contextmanager

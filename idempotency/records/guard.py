@@ -112,14 +112,14 @@ class RecordGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        conflict = self._transaction.conflict
+        conflict = self._transaction.conflict_behind(error)
         try:
             if error is not None or conflict is not None or self._abandoned:
                 self._transaction.roll_back(error)
             else:
                 self._finish(self._response or StoredResponse())
-            if is_conflict(error) or (conflict and (error is None or isinstance(error, Exception))):
-                raise OperationInProgress(CONFLICT_INSIDE) from error or conflict
+            if conflict:
+                raise OperationInProgress(CONFLICT_INSIDE) from conflict
         finally:
             self._leave()
             if not self._transaction.committed:

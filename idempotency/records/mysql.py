@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from django.db import DatabaseError, Error, IntegrityError
 
-from idempotency.database import DUPLICATE_ENTRY, LOCK_WAIT_TIMEOUT, error_number
+from idempotency.database import DUPLICATE_ENTRY, LOCK_WAIT_TIMEOUT, NOW, error_number
 from idempotency.exceptions import OperationInProgress
 from idempotency.models import IdempotencyRecord
 from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
@@ -21,7 +21,7 @@ class MySQLRecordStore(BaseRecordStore):
     a named lock answers in its place. It only refuses quickly: what holds is the unique index.
     """
 
-    now = "UTC_TIMESTAMP(6)"
+    now = NOW["mysql"]
     later = "UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND"
     named_lock: str | None = None
 

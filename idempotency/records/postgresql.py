@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from idempotency.database import NOW
 from idempotency.exceptions import OperationInProgress
 from idempotency.records.base import NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
@@ -24,7 +25,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
     index sees past it: there the claim inserts its row at once, and completing updates it.
     """
 
-    now = "statement_timestamp()"
+    now = NOW["postgresql"]
     later = "statement_timestamp() + %s * interval '1 microsecond'"
     insert_suffix = " ON CONFLICT DO NOTHING"
 

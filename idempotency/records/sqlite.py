@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from idempotency.database import NOW
 from idempotency.records.base import BaseRecordStore, Found
 
 
 class SQLiteRecordStore(BaseRecordStore):
     """The claim is the database's one write lock, which BEGIN IMMEDIATE has taken already."""
 
-    now = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
+    now = NOW["sqlite"]
     later = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', (%s / 1000000.0) || ' seconds')"
     insert_suffix = " ON CONFLICT DO NOTHING"
 

@@ -9,7 +9,6 @@ from django.db import DatabaseError, router
 from django.db.transaction import on_commit
 
 from idempotency import conf
-from idempotency.database import is_conflict
 from idempotency.exceptions import OperationInProgress, OutcomeUnknown, StoreUnavailable
 from idempotency.models import IdempotencyRecord
 from idempotency.nesting import Nesting, adopted, disowned, entered, left
@@ -173,11 +172,11 @@ class TokenGuard:
         transaction = self._transaction
         if transaction is None:
             return not failed and (self._keep_writes or not self.is_joint)
-        conflict = transaction.conflict
+        conflict = transaction.conflict_behind(error)
         if failed or conflict is not None:
             transaction.roll_back(error)
-            if is_conflict(error) or (conflict and (error is None or isinstance(error, Exception))):
-                raise OperationInProgress(CONFLICT_INSIDE) from error or conflict
+            if conflict:
+                raise OperationInProgress(CONFLICT_INSIDE) from conflict
             return False
         if transaction.connection.closed_in_transaction:
             transaction.roll_back()

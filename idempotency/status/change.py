@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from idempotency.exceptions import NotApplied, TransitionRejected, WrittenElsewhere
+from idempotency.status import parking
+from idempotency.status.graph import Status
+from idempotency.status.log import log, logged
+from idempotency.status.ordering import Event, Outcome, Park
+from idempotency.status.row import StatusRow
+
+if TYPE_CHECKING:
+    from idempotency.status.mixins import StatusMixin
+
+
+class Transition(NamedTuple):
+    """What has happened to an object: what ``on_transition()`` is told, and receivers of ``completed``."""
+
+    from_status: Status
+    to_status: Status
+    event_id: str | None
+    sequence: int | None
+    by: str
+
+
+class StatusChange:
+    """One change of one object's status, in a transaction that somebody else opens and ends.
+
+    ``claim()`` locks the row and decides; ``finish()`` changes it. In between nobody else can.
+    """
+
+    def __init__(self, instance: StatusMixin, event: Event, using: str) -> None:
+        self.instance, self.event = instance, event
+        self.row = StatusRow(instance, using)
+        self.graph = type(instance).status_graph()
+        self.ordering = type(instance).status_ordering
+        self.before: Status = None
+        self.known: int | None = None
+        self.applied: list[Transition] = []
+        #: Whether code of the model's own has begun to run, which is never run a second time.
+        self.has_told = False
+
+    def claim(self, *, nowait: bool = False, whole: bool = False) -> Outcome:
+        """APPLIED when the change may be finished, PARKED when the event was kept for later; both want a
+        commit. Raises NotApplied, TransitionRejected, FingerprintMismatch, OperationInProgress."""
+        self.before, self.known = self.row.lock(nowait=nowait, whole=whole)
+        if self._is_open():
+            # The log's unique constraint decides, and sees past every snapshot.
+            if log(self.row, self.event, self.before):
+                return Outcome.APPLIED
+            raise NotApplied(Outcome.DUPLICATE, logged(self.row, self.event))
+        return self._settle()
+
+    def _is_open(self) -> bool:
+        is_allowed = self.graph.allows(self.before, self.event.to)
+        return is_allowed and not self._is_there and not self._is_overtaken
+
+    @property
+    def _is_there(self) -> bool:
+        """Whether it is a duplicate by its status alone, having no event id to tell by."""
+        return self.event.event_id is None and self.event.to == self.before
+
+    @property
+    def _is_overtaken(self) -> bool:
+        sequence = self.event.sequence
+        return self.known is not None and sequence is not None and sequence <= self.known
+
+    def _settle(self) -> Outcome:
+        """Say what becomes of a change that is not open (any more, or yet)."""
+        entry = logged(self.row, self.event) if self._is_there or self.event.event_id is not None else None
+        if entry or self._is_there:
+            raise NotApplied(Outcome.DUPLICATE, entry)
+        if self._is_overtaken:
+            raise NotApplied(Outcome.STALE)
+        outcome = self.ordering.judge(self.graph, self.before, self.event)
+        if outcome is None:
+            raise TransitionRejected(self.before, self.event.to)
+        if outcome is Outcome.PARKED and isinstance(self.ordering, Park):
+            parking.park(self.row, self.before, self.event, self.ordering.report_after)
+            return outcome
+        raise NotApplied(outcome)
+
+    def finish(self) -> None:
+        """Change the status, tell the model, and do the same with every parked event that is next."""
+        self._apply(self.event, self.before)
+        if isinstance(self.ordering, Park):
+            parking.forget(self.row, self.event)
+            for event in parking.enabled(self.row, self._allows):
+                if log(self.row, event, self.instance.current_status):
+                    self._apply(event, self.instance.current_status)
+
+    def _allows(self, status: Status) -> bool:
+        return self.graph.allows(self.instance.current_status, status)
+
+    def _apply(self, event: Event, before: Status) -> None:
+        if not self.row.write(before, event.to, event.sequence):
+            raise WrittenElsewhere(
+                f"{self.instance!r} was no longer {before!s} when it was to become {event.to!s}: something "
+                "inside its own transition has changed or deleted it. Do that before or after."
+            )
+        transition = Transition(before, event.to, event.event_id, event.sequence, event.by)
+        self.applied.append(transition)
+        self.has_told = type(self.instance).has_transition_hook()
+        self.instance.on_transition(transition)
+
+    def undone(self) -> None:
+        """Tell the instance that everything was rolled back."""
+        values = {self.row.field.attname: self.before}
+        if self.row.sequence_field:
+            values[self.row.sequence_field] = self.known
+        self.row.tell_instance(values)

@@ -1,0 +1,123 @@
+"""What becomes of a change that the graph does not allow: too late, too early, or wrong?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+from idempotency.status.graph import Status, TransitionGraph
+
+
+class Outcome(TextChoices):
+    """What became of a change of status that was not rejected."""
+
+    APPLIED = "applied", _("applied")
+    #: The event was applied before; without an event, the object is in that status already.
+    DUPLICATE = "duplicate", _("done before")
+    #: The event is older than what is known. Nothing changed.
+    STALE = "stale", _("older than what is known")
+    #: The event came too early. It is kept, and applied as soon as the status allows it.
+    PARKED = "parked", _("too early, and kept")
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change that is asked for. ``event_id`` is the sender's: the same in every copy of the message.
+
+    ``sequence`` is the sender's counter, or its version of the object. ``by`` is for the log.
+    """
+
+    to: Status
+    event_id: str | None = None
+    sequence: int | None = None
+    by: str = ""
+
+
+class BaseOrdering:
+    """Judges what the graph does not allow."""
+
+    #: Name of the model's field that holds the highest sequence number known, where there is one.
+    field: str | None = None
+
+    def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
+        """STALE, PARKED, or None, which rejects. Asked for nothing that was applied before."""
+        raise NotImplementedError
+
+    def problems(self, graph: TransitionGraph) -> list[str]:
+        """What is wrong with the declaration, for the system checks."""
+        return []
+
+
+class Reject(BaseOrdering):
+    """Messages come in order, or are sent again until they do: whatever is not allowed is rejected."""
+
+    def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
+        return None
+
+
+class ByRank(BaseOrdering):
+    """``ByRank("created", "paid", ("shipped", "picked up"))``: lowest first, equal ones in a tuple.
+
+    What ranks lower than the status is stale. The graph must allow every step up that is to happen,
+    those that leave a status out too: what the left out one would have caused does not happen.
+    """
+
+    def __init__(self, *statuses: Status | tuple[Status, ...]) -> None:
+        self.ranks = {
+            status: rank
+            for rank, equals in enumerate(statuses)
+            for status in (equals if isinstance(equals, tuple) else (equals,))
+        }
+
+    def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
+        known, rank = self.ranks.get(current), self.ranks.get(event.to)
+        is_lower = known is not None and rank is not None and rank < known
+        return Outcome.STALE if is_lower or event.to == current else None
+
+    def problems(self, graph: TransitionGraph) -> list[str]:
+        found = [f"{status!s} has no rank" for status in graph.statuses if status not in self.ranks]
+        return found + [
+            f"{status!s} may become {target!s}, which ranks lower"
+            for status, targets in graph.targets.items()
+            for target in targets
+            if self.ranks.get(target, 0) < self.ranks.get(status, 0)
+        ]
+
+
+class BySequence(BaseOrdering):
+    """``BySequence("version")``: events carry a number that grows. What is not above the highest one
+    applied so far, which the model's integer field of that name holds, is stale."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
+        return Outcome.STALE if event.to == current else None
+
+
+class Park(BaseOrdering):
+    """An event that the status does not allow yet is kept, and applied in the transaction of the change
+    that it waits for. One that the status has left behind is stale.
+
+    ``report_after``: an event that waits longer is reported (admin, ``manage.py parked_events``).
+    """
+
+    def __init__(self, report_after: timedelta = timedelta(days=1)) -> None:
+        self.report_after = report_after
+
+    def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
+        if any(graph.leads_to(current, source) for source in graph.sources(event.to)):
+            # What has no event id is a command, not news: it is not carried out later, by surprise.
+            return Outcome.PARKED if event.event_id is not None else None
+        is_behind = event.to == current or graph.leads_to(event.to, current)
+        return Outcome.STALE if is_behind else None
+
+    def problems(self, graph: TransitionGraph) -> list[str]:
+        valid: Any = self.report_after
+        if not isinstance(valid, timedelta) or not timedelta(0) < valid <= timedelta(days=36_500):
+            return [f"report_after is {valid!r}, which is no timedelta above 0"]
+        return []

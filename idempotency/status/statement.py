@@ -1,0 +1,123 @@
+"""A change of status where nothing must be read: ``UPDATE … WHERE status IN (…)``, with its log row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from idempotency.database import DUPLICATE_ENTRY, NOW, error_number
+from idempotency.models import StatusTransition
+from idempotency.status.graph import Status
+from idempotency.status.log import log_columns
+from idempotency.status.ordering import Event
+from idempotency.status.row import StatusRow
+
+TEXT = {"postgresql": "text", "mysql": "CHAR", "sqlite": "text"}
+Statement = tuple[str, list[Any]]
+
+
+class ChangeStatement:
+    """On PostgreSQL the check, the change and the log are one statement, and one round trip. Elsewhere
+    they are two: the log's row is made from the locked row, if that has one of the statuses."""
+
+    def __init__(self, row: StatusRow, event: Event, sources: Sequence[Status]) -> None:
+        self.row, self.event, self.sources = row, event, sources
+        self.vendor: str = row.connection.vendor
+        self.table = self._quoted(row.owner._meta.db_table)
+        self.pk, self.status = self._column(row.owner._meta.pk), self._column(row.field)
+
+    @property
+    def is_possible(self) -> bool:
+        """Not for a text as primary key on MySQL: its collations find the row by other spellings too, and
+        only the row says under which one its events are logged."""
+        return bool(self.sources) and not (isinstance(self.row.pk, str) and self.vendor == "mysql")
+
+    def execute(self) -> bool:
+        """Whether it was applied. When not, nothing was changed, and why is for a closer look to say."""
+        if self.vendor == "postgresql":
+            return self._run(self._whole()) == 1
+        with transaction.atomic(using=self.row.using, savepoint=False):
+            return self._log() and self._run(self._update()) == 1
+
+    def _log(self) -> bool:
+        condition, values = self._condition()
+        insert, columns = self._insert(f"{self.table} {condition}", self.status)
+        suffix = " FOR UPDATE" if self.vendor == "mysql" else " ON CONFLICT DO NOTHING"
+        try:
+            return self._run((insert + suffix, columns + values)) == 1
+        except IntegrityError as error:
+            if error_number(error) != DUPLICATE_ENTRY:
+                raise
+            return False
+
+    def _run(self, statement: Statement) -> int:
+        with self.row.connection.cursor() as cursor:
+            cursor.execute(*statement)
+            return int(cursor.rowcount)
+
+    # SQL
+
+    def _whole(self) -> Statement:
+        condition, values = self._condition()
+        insert, columns = self._insert("held", "held.status")
+        assignments, assigned = self._assignments()
+        return (
+            f"WITH held AS (SELECT {self.pk} AS pk, {self.status} AS status FROM {self.table} {condition} "
+            f"FOR NO KEY UPDATE), logged AS ({insert} ON CONFLICT DO NOTHING RETURNING 1) "
+            f"UPDATE {self.table} SET {assignments} FROM held "
+            f"WHERE {self.table}.{self.pk} = held.pk AND EXISTS (SELECT FROM logged)",
+            values + columns + assigned,
+        )
+
+    def _condition(self) -> Statement:
+        placeholders = ", ".join(["%s"] * len(self.sources))
+        sql = f"WHERE {self.pk} = %s AND {self.status} IN ({placeholders})"
+        values = [self._prepared(self.row.owner._meta.pk, self.row.pk)]
+        values += [self._prepared(self.row.field, source) for source in self.sources]
+        if field := self._counted_by():
+            sequence = self._column(field)
+            sql += f" AND ({sequence} IS NULL OR {sequence} < %s)"
+            values.append(self._prepared(field, self.event.sequence))
+        return sql, values
+
+    def _insert(self, source: str, status: str) -> Statement:
+        """The log's row out of the object's."""
+        columns = log_columns(self.row, self.event)
+        fields = [StatusTransition._meta.get_field(name) for name in columns]
+        names = ", ".join(self._column(field) for field in fields)
+        placeholders = ", ".join(["%s"] * len(fields))
+        before, at = (self._column(StatusTransition._meta.get_field(name)) for name in ("from_status", "at"))
+        return (
+            f"INSERT INTO {self._quoted(StatusTransition._meta.db_table)} ({names}, {before}, {at}) "
+            f"SELECT {placeholders}, CAST({status} AS {TEXT[self.vendor]}), {NOW[self.vendor]} FROM {source}",
+            [self._prepared(field, value) for field, value in zip(fields, columns.values(), strict=True)],
+        )
+
+    def _assignments(self) -> Statement:
+        fields = {self.row.field: self.event.to}
+        if field := self._counted_by():
+            fields[field] = self.event.sequence
+        sql = ", ".join(f"{self._column(field)} = %s" for field in fields)
+        return sql, [self._prepared(field, value) for field, value in fields.items()]
+
+    def _update(self) -> Statement:
+        assignments, assigned = self._assignments()
+        pk = self._prepared(self.row.owner._meta.pk, self.row.pk)
+        return f"UPDATE {self.table} SET {assignments} WHERE {self.pk} = %s", [*assigned, pk]
+
+    def _counted_by(self) -> Any:
+        if self.row.sequence_field is None or self.event.sequence is None:
+            return None
+        return self.row.owner._meta.get_field(self.row.sequence_field)
+
+    def _prepared(self, field: Any, value: Any) -> Any:
+        """As the column's type has it: InnoDB would lock every row for a number compared with texts."""
+        return field.get_db_prep_save(value, self.row.connection)
+
+    def _column(self, field: Any) -> str:
+        return self._quoted(field.column)
+
+    def _quoted(self, name: str) -> str:
+        return str(self.row.connection.ops.quote_name(name))
