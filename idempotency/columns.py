@@ -60,6 +60,8 @@ class OwnedColumnsMixin(models.Model):
             names = {field.name for field in self._meta.concrete_fields if not field.primary_key}
             update_fields = frozenset(names if update_fields is None else update_fields)
             update_fields -= self.owned_columns().keys()
+            if not update_fields:
+                return
         super().save_base(raw, force_insert, force_update, using, update_fields)
         if not is_update:
             self.note_owned()

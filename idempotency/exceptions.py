@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from idempotency.models import IdempotencyRecord, StatusTransition
-    from idempotency.status import Outcome
+    from idempotency.status import Outcome, StatusMixin
 
 
 class IdempotencyError(Exception):
@@ -119,15 +119,25 @@ class TransitionRejected(IdempotencyError):
 
 
 class NotApplied(IdempotencyError):
-    """Raised by a transition's guard when there is nothing to do (any more, or yet). ``outcome`` is
-    DUPLICATE, STALE or PARKED; ``entry`` is what the log says of a duplicate, if it is there."""
+    """Raised by the guard of an object's transition when there is nothing to do (any more, or yet).
+    ``outcome`` is DUPLICATE, STALE or PARKED; ``entry`` is a duplicate's in the log, if it is there."""
 
     code = "duplicate"
     detail = "The status was not changed."
 
-    def __init__(self, outcome: Outcome, entry: StatusTransition | None = None) -> None:
+    def __init__(
+        self, instance: StatusMixin, outcome: Outcome, entry: StatusTransition | None = None
+    ) -> None:
         super().__init__(f"The status was not changed: {outcome.label}.")
-        self.outcome, self.entry = outcome, entry
+        self.instance, self.outcome, self.entry = instance, outcome, entry
+
+
+class UnknownStatus(ValueError):
+    """No status that the model's transitions name."""
+
+
+class InvalidSequence(ValueError):
+    """No number that events can be put in order by."""
 
 
 class OutOfBounds(Exception):

@@ -17,6 +17,7 @@ from idempotency.exceptions import (
     IdempotencyError,
     OperationInProgress,
     StoreUnavailable,
+    TransitionRejected,
 )
 from idempotency.policies import IdempotencyPolicy
 from idempotency.records import RecordGuard
@@ -125,10 +126,10 @@ class RequestGuard:
     @contextmanager
     def around_view(self) -> Iterator[None]:
         """Within the view, another guard's refusal is about another key than this caller's. That it is
-        busy or cannot be reached is worth a retry all the same."""
+        busy or cannot be reached is worth a retry all the same, and a status is nobody's key."""
         try:
             yield
-        except (OperationInProgress, StoreUnavailable):
+        except (OperationInProgress, StoreUnavailable, TransitionRejected):
             raise
         except IdempotencyError as error:
             if not self._guards:

@@ -17,6 +17,7 @@ PROBLEMS = {
     "conflict": (409, "Operation in progress"),
     "outcome-unknown": (409, "Outcome unknown"),
     "result-expired": (409, "Result no longer kept"),
+    "transition-rejected": (409, "Status does not allow this change"),
     "fingerprint-mismatch": (422, "Idempotency key used with another payload"),
     "missing-token": (400, "One-time token required"),
     "invalid-token": (400, "One-time token invalid"),
@@ -27,7 +28,11 @@ PROBLEMS = {
 }
 
 
-def problem_response(error: IdempotencyError) -> HttpResponse:
+class ProblemResponse(HttpResponse):
+    """A refusal. What it refuses was not done, so it is not stored as what became of it."""
+
+
+def problem_response(error: IdempotencyError) -> ProblemResponse:
     """The refusal on the wire, whatever the view's renderers."""
     status, title = PROBLEMS[error.code]
     documentation = conf.documentation_url()
@@ -38,7 +43,7 @@ def problem_response(error: IdempotencyError) -> HttpResponse:
         "detail": error.detail,
         "code": error.code,
     }
-    response = HttpResponse(json.dumps(document), status=status, content_type="application/problem+json")
+    response = ProblemResponse(json.dumps(document), status=status, content_type="application/problem+json")
     response.headers["Cache-Control"] = "no-store"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)

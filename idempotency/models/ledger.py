@@ -28,7 +28,7 @@ class LedgerEntry(AppendOnlyModel):
         default_permissions = ("view",)
         constraints = [
             models.UniqueConstraint(
-                fields=("content_type", "object_digest", "operation_digest"),
+                fields=("object_digest", "content_type", "operation_digest"),
                 name="idempotency_operation_once",
             )
         ]

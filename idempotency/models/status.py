@@ -33,7 +33,7 @@ class StatusTransition(AppendOnlyModel):
         default_permissions = ("view",)
         constraints = [
             models.UniqueConstraint(
-                fields=("content_type", "object_digest", "event_digest"), name="idempotency_event_once"
+                fields=("object_digest", "content_type", "event_digest"), name="idempotency_event_once"
             )
         ]
 
@@ -68,7 +68,7 @@ class ParkedEvent(SubjectModel):
         default_permissions = ("view", "delete")
         constraints = [
             models.UniqueConstraint(
-                fields=("content_type", "object_digest", "event_digest"), name="idempotency_parked_once"
+                fields=("object_digest", "content_type", "event_digest"), name="idempotency_parked_once"
             )
         ]
         indexes = [models.Index(fields=("report_at",), name="idempotency_parked_overdue")]

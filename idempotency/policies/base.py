@@ -11,7 +11,7 @@ from idempotency import conf
 from idempotency.exceptions import IdempotencyError
 from idempotency.keys import Scope
 from idempotency.models import IdempotencyRecord
-from idempotency.problems import problem_response
+from idempotency.problems import ProblemResponse, problem_response
 from idempotency.responses import is_storable_status
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class IdempotencyPolicy:
     def should_store_idempotency_response(self, request: Any, response: HttpResponseBase) -> bool:
         """Whether the response is the operation's outcome. When not, the operation has failed: its
         writes are rolled back where the guard holds their transaction, and its key is free again. By
-        default 2xx, 3xx and 4xx but 401, 403, 408, 425 and 429."""
-        return is_storable_status(response.status_code)
+        default 2xx, 3xx and 4xx but 401, 403, 408, 425 and 429, and what another mechanism refused."""
+        return is_storable_status(response.status_code) and not isinstance(response, ProblemResponse)
 
     def get_idempotency_refusal(self, request: Any, error: IdempotencyError) -> HttpResponse:
         """What a refused caller is answered: by default the problem document (RFC 9457). Return a page

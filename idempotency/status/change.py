@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from idempotency.exceptions import NotApplied, TransitionRejected, WrittenElsewhere
 from idempotency.status import parking
+from idempotency.status.events import Event
 from idempotency.status.graph import Status
 from idempotency.status.log import log, logged
-from idempotency.status.ordering import Event, Outcome, Park
+from idempotency.status.ordering import Outcome, Park
 from idempotency.status.row import StatusRow
 
 if TYPE_CHECKING:
@@ -48,12 +50,12 @@ class StatusChange:
             # The log's unique constraint decides, and sees past every snapshot.
             if log(self.row, self.event, self.before):
                 return Outcome.APPLIED
-            raise NotApplied(Outcome.DUPLICATE, logged(self.row, self.event))
+            raise NotApplied(self.instance, Outcome.DUPLICATE, logged(self.row, self.event))
         return self._settle()
 
     def _is_open(self) -> bool:
         is_allowed = self.graph.allows(self.before, self.event.to)
-        return is_allowed and not self._is_there and not self._is_overtaken
+        return is_allowed and not (self._is_there or self._is_overtaken or self._is_ahead)
 
     @property
     def _is_there(self) -> bool:
@@ -65,32 +67,45 @@ class StatusChange:
         sequence = self.event.sequence
         return self.known is not None and sequence is not None and sequence <= self.known
 
+    @property
+    def _is_ahead(self) -> bool:
+        return self.ordering.is_ahead(self.known, self.event)
+
     def _settle(self) -> Outcome:
         """Say what becomes of a change that is not open (any more, or yet)."""
         entry = logged(self.row, self.event) if self._is_there or self.event.event_id is not None else None
         if entry or self._is_there:
-            raise NotApplied(Outcome.DUPLICATE, entry)
+            raise NotApplied(self.instance, Outcome.DUPLICATE, entry)
         if self._is_overtaken:
-            raise NotApplied(Outcome.STALE)
+            raise NotApplied(self.instance, Outcome.STALE)
         outcome = self.ordering.judge(self.graph, self.before, self.event)
+        if self._is_ahead and self.event.event_id is not None and not self.graph.is_terminal(self.before):
+            outcome = Outcome.PARKED
         if outcome is None:
             raise TransitionRejected(self.before, self.event.to)
         if outcome is Outcome.PARKED and isinstance(self.ordering, Park):
             parking.park(self.row, self.before, self.event, self.ordering.report_after)
             return outcome
-        raise NotApplied(outcome)
+        raise NotApplied(self.instance, outcome)
 
-    def finish(self) -> None:
-        """Change the status, tell the model, and do the same with every parked event that is next."""
+    def finish(self, check: Callable[[], None]) -> None:
+        """Change the status, tell the model, and do the same with every parked event that is next.
+
+        ``check`` raises when what the model did has cost it the transaction."""
         self._apply(self.event, self.before)
+        check()
         if isinstance(self.ordering, Park):
             parking.forget(self.row, self.event)
-            for event in parking.enabled(self.row, self._allows):
+            for event in parking.enabled(self.row, self._is_next):
                 if log(self.row, event, self.instance.current_status):
                     self._apply(event, self.instance.current_status)
+                    check()
 
-    def _allows(self, status: Status) -> bool:
-        return self.graph.allows(self.instance.current_status, status)
+    def _is_next(self, event: Event) -> bool:
+        known = self.row.known_sequence
+        return self.graph.allows(self.instance.current_status, event.to) and not self.ordering.is_ahead(
+            known, event
+        )
 
     def _apply(self, event: Event, before: Status) -> None:
         if not self.row.write(before, event.to, event.sequence):

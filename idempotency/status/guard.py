@@ -8,8 +8,9 @@ from idempotency.keys import ScopedKey
 from idempotency.nesting import adopted, disowned, entered, left
 from idempotency.signals import abandoned, announce, claimed, completed, parked, refused, replayed
 from idempotency.status.change import StatusChange
+from idempotency.status.events import Event
 from idempotency.status.graph import Status
-from idempotency.status.ordering import Event, Outcome
+from idempotency.status.ordering import Outcome
 from idempotency.transactions import (
     CONFLICT_INSIDE,
     GuardedTransaction,
@@ -81,7 +82,7 @@ class TransitionGuard:
                 outcome = repeated(self._claim, using=self.using)
             if outcome is Outcome.PARKED:
                 self._transaction.commit()
-                raise NotApplied(outcome)
+                raise NotApplied(self.instance, outcome)
         except BaseException as error:
             self._transaction.roll_back(error)
             left(self._nesting)
@@ -122,8 +123,7 @@ class TransitionGuard:
         try:
             with translated():
                 self._refuse_broken()
-                change.finish()
-                self._refuse_broken()
+                change.finish(check=self._refuse_broken)
         except BaseException as error:
             self._transaction.roll_back(error)
             change.undone()
@@ -135,7 +135,7 @@ class TransitionGuard:
                 change.undone()
 
     def _refuse_broken(self) -> None:
-        """Whether what was done so far can be kept is known before the change, and after the hook."""
+        """Raise when the block, or the hook, has swallowed what cost it its writes."""
         if self._transaction.connection.closed_in_transaction:
             raise StoreUnavailable
         if conflict := self._transaction.conflict_behind(None):

@@ -6,8 +6,8 @@ from idempotency.database import DatabaseNow, insert_once
 from idempotency.exceptions import FingerprintMismatch
 from idempotency.models import StatusTransition
 from idempotency.models.subjects import event_digest
+from idempotency.status.events import Event
 from idempotency.status.graph import Status
-from idempotency.status.ordering import Event
 from idempotency.status.row import StatusRow
 
 

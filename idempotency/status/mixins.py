@@ -6,19 +6,19 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, router, transaction
 
 from idempotency.columns import OwnedColumnsMixin
 from idempotency.exceptions import NotApplied
-from idempotency.keys import Scope, named, valid_id
+from idempotency.keys import Scope, valid_id
 from idempotency.models import StatusTransition
-from idempotency.models.subjects import AppendOnlyQuerySet, column_of
+from idempotency.models.subjects import AppendOnlyQuerySet, event_digest
 from idempotency.signals import announce, completed
 from idempotency.status.change import Transition
+from idempotency.status.events import Event, event_for, lookup_value
 from idempotency.status.graph import Status, TransitionGraph
 from idempotency.status.guard import TransitionGuard, scoped_key
-from idempotency.status.ordering import BaseOrdering, Event, Outcome, Park, Reject
+from idempotency.status.ordering import BaseOrdering, Outcome, Park, Reject
 from idempotency.status.row import StatusRow
 from idempotency.status.statement import ChangeStatement
 from idempotency.transactions import repeated, translated
@@ -69,10 +69,10 @@ class StatusMixin(OwnedColumnsMixin):
         identifier)`` pair or a text. ``nowait``: do not wait for whoever works on the row.
 
         Raises TransitionRejected, FingerprintMismatch (the event stood for another change), InvalidKey,
-        ValueError (no such status), OperationInProgress (locked, or a conflict in the database that a
-        transaction around this one does not let repeat), StoreUnavailable, or DoesNotExist.
+        UnknownStatus, InvalidSequence, OperationInProgress (locked, or a conflict in the database
+        that a transaction around this one does not let repeat), StoreUnavailable, or DoesNotExist.
         """
-        event, using = self._event(to, event_id, sequence, by), self._status_database()
+        event, using = event_for(type(self), to, event_id, sequence, by), self._status_database()
         if not nowait and not self._is_read_for_a_change() and self._change_unread(event, using):
             return Outcome.APPLIED
         guard = TransitionGuard(self, event, using, nowait=nowait, whole=False)
@@ -103,7 +103,7 @@ class StatusMixin(OwnedColumnsMixin):
         """``with order.transition("paid", event_id=…): …`` locks the row, reads the object again, lets you
         look and do more, and then changes the status; all in one transaction. Arguments as those of
         transition_to(); see TransitionGuard for what entering raises."""
-        event = self._event(to, event_id, sequence, by)
+        event = event_for(type(self), to, event_id, sequence, by)
         return TransitionGuard(self, event, self._status_database(), nowait=nowait)
 
     def on_transition(self, transition: Transition) -> None:
@@ -124,7 +124,7 @@ class StatusMixin(OwnedColumnsMixin):
         one: locking a row that does not exist would lock out its neighbours, or nobody. Raises DoesNotExist.
         """
         using = using or router.db_for_write(cls)
-        rows, where = cls._base_manager.using(using), {cls.status_lookup: value}
+        rows, where = cls._base_manager.using(using), {cls.status_lookup: lookup_value(cls, value)}
         found = rows.filter(**where).first()
         if found is None and defaults is not None:
             try:
@@ -146,6 +146,14 @@ class StatusMixin(OwnedColumnsMixin):
     def current_status(self) -> Status:
         """The status as this instance knows it, whatever the field is called."""
         return getattr(self, self.status_field)
+
+    def logged_transition(self, event_id: str | int | UUID | None = None) -> StatusTransition | None:
+        """What the log has of an event, or of the latest change; None when it has nothing."""
+        log = self.status_log()
+        if event_id is not None:
+            log = log.filter(event_digest=event_digest(valid_id(event_id, "event id")))
+        entry: StatusTransition | None = log.last()
+        return entry
 
     def status_log(self) -> AppendOnlyQuerySet:
         """The object's transitions (StatusTransition), oldest first."""
@@ -173,25 +181,6 @@ class StatusMixin(OwnedColumnsMixin):
 
     def _status_database(self) -> str:
         return router.db_for_write(type(self), instance=self)
-
-    def _event(self, to: Status, event_id: Any, sequence: int | None, by: Scope | None) -> Event:
-        status = self._valid_status(to)
-        if sequence is not None and (not isinstance(sequence, int) or isinstance(sequence, bool)):
-            raise ValueError(f"A sequence number is an int, not {sequence!r}.")
-        known_as = None if event_id is None else valid_id(event_id, "event id")
-        return Event(status, known_as, sequence, named(by))
-
-    @classmethod
-    def _valid_status(cls, to: Status) -> Status:
-        statuses = cls.status_graph().statuses
-        try:
-            status = column_of(cls, cls.status_field).to_python(to)
-        except ValidationError:
-            status = None
-        if status is None or status not in statuses:
-            known = ", ".join(str(each) for each in statuses)
-            raise ValueError(f"{to!r} is no status of {cls.__name__}: its transitions name {known}.")
-        return status
 
     @classmethod
     def _is_read_for_a_change(cls) -> bool:

@@ -8,9 +8,9 @@ from datetime import timedelta
 from idempotency.database import DatabaseNow, insert_once
 from idempotency.models import ParkedEvent, ParkedEventQuerySet
 from idempotency.models.subjects import event_digest
+from idempotency.status.events import Event
 from idempotency.status.graph import Status
 from idempotency.status.log import expect_same, log_columns, subject_filter
-from idempotency.status.ordering import Event
 from idempotency.status.row import StatusRow
 
 
@@ -27,14 +27,18 @@ def park(row: StatusRow, current: Status, event: Event, report_after: timedelta)
     row.write(current, current)
 
 
-def enabled(row: StatusRow, allows: Callable[[Status], bool]) -> Iterator[Event]:
-    """Take the events that the status allows, one after the other, as it changes with each."""
+def enabled(row: StatusRow, is_next: Callable[[Event], bool]) -> Iterator[Event]:
+    """Take the events that are next, one after the other, as the status changes with each."""
     rows = waiting(row)
     parked = list(rows.select_for_update() if row.is_in_old_snapshot else rows)
-    while ready := next((each for each in parked if allows(row.field.to_python(each.to_status))), None):
+    while ready := next((each for each in parked if is_next(event_of(row, each))), None):
         parked.remove(ready)
         ready.delete(using=row.using)
-        yield Event(row.field.to_python(ready.to_status), ready.event_id, ready.sequence, ready.by)
+        yield event_of(row, ready)
+
+
+def event_of(row: StatusRow, parked: ParkedEvent) -> Event:
+    return Event(row.field.to_python(parked.to_status), parked.event_id, parked.sequence, parked.by)
 
 
 def forget(row: StatusRow, event: Event) -> None:

@@ -63,8 +63,12 @@ class StatusRow:
             raise
         # As it is stored: a collation may find it by another spelling.
         self.pk = getattr(self.instance, self.owner._meta.pk.attname)
-        sequence = getattr(self.instance, self.sequence_field) if self.sequence_field else None
-        return getattr(self.instance, self.field.attname), sequence
+        return getattr(self.instance, self.field.attname), self.known_sequence
+
+    @property
+    def known_sequence(self) -> int | None:
+        """The highest sequence number that was applied, as the instance knows it."""
+        return getattr(self.instance, self.sequence_field) if self.sequence_field else None
 
     def _read_under_lock(self, nowait: bool) -> None:
         fields: list[Any] = [self.owner._meta.pk, self.field]

@@ -9,9 +9,9 @@ from django.db import IntegrityError, transaction
 
 from idempotency.database import DUPLICATE_ENTRY, NOW, error_number
 from idempotency.models import StatusTransition
+from idempotency.status.events import Event
 from idempotency.status.graph import Status
 from idempotency.status.log import log_columns
-from idempotency.status.ordering import Event
 from idempotency.status.row import StatusRow
 
 TEXT = {"postgresql": "text", "mysql": "CHAR", "sqlite": "text"}

@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from tests.project import token_views, views
+from tests.project import status_views, token_views, views
 
 router = SimpleRouter()
 router.register("order-set", views.OrderViewSet, basename="order-set")
@@ -36,5 +36,6 @@ urlpatterns = [
     path("below/", views.decorated_below),
     path("idempotency/", include("idempotency.urls")),
     *token_views.urlpatterns,
+    *status_views.urlpatterns,
     *router.urls,
 ]

@@ -1,5 +1,3 @@
-"""Idempotency for Django REST framework views."""
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -17,7 +15,9 @@ from rest_framework.generics import GenericAPIView
 from rest_framework.views import APIView
 
 from idempotency.database import is_conflict
+from idempotency.exceptions import TransitionRejected
 from idempotency.http import Answer, Replay, respond_once
+from idempotency.mixins.transitions import refusal_response
 from idempotency.models import IdempotencyRecord
 from idempotency.policies import IdempotencyPolicy, KeyPolicy, TokenPolicy
 from idempotency.responses import render
@@ -59,6 +59,12 @@ class GuardedViewMixin(IdempotencyPolicy, Base):
         handler = getattr(self, name, None)
         if handler is not None and name in self.http_method_names and self.is_guarded(request):
             setattr(self, name, partial(run_once, self, self, handler))
+
+    def handle_exception(self, error: Exception) -> Any:
+        """A status that may not change so is the view's own answer, and no defect."""
+        if isinstance(error, TransitionRejected):
+            return refusal_response(error)
+        return super().handle_exception(error)
 
 
 class IdempotencyKeyMixin(KeyPolicy, GuardedViewMixin):
