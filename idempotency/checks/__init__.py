@@ -3,7 +3,9 @@
 Errors: E001 no such database, E002 unsupported database, E003 record and business rows in two
 databases, E004 a table without transactions, E005 retention, E006 wait, E007 mode, E008 methods,
 E009 MySQL reads uncommitted rows, E010 IDEMPOTENCY_TOKENS, E011 a medium that cannot keep tokens,
-E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS, E014 header names.
+E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS, E014 header names, E015 a
+model's transitions, E016 its ordering, E017 a lookup that is not unique, E018 a log in another database,
+E019 ledger fields.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,
@@ -25,14 +27,17 @@ TAG = "idempotency"
 @register(TAG)
 def check_setup(**kwargs: Any) -> list[CheckMessage]:
     # Imported when checks run: DRF's settings may import what imports DRF, while apps are loading.
-    from idempotency.checks.databases import check_alias, check_same_database
+    from idempotency.checks.databases import check_aliases, check_same_database
+    from idempotency.checks.statuses import check_ledgers, check_logs, check_statuses
     from idempotency.checks.tokens import check_stores, check_token_views
     from idempotency.checks.urlconf import guarded_views
     from idempotency.checks.views import check_settings, check_view
 
     views = guarded_views()
     of_views = chain.from_iterable((*check_same_database(view), *check_view(view)) for view in views)
-    return [*check_alias(), *check_settings(), *check_stores(), *of_views, *check_token_views(views)]
+    of_models = chain(check_statuses(), check_ledgers(), check_logs())
+    of_settings = chain(check_aliases(), check_settings(), check_stores())
+    return [*of_settings, *of_views, *check_token_views(views), *of_models]
 
 
 @register(TAG, Tags.database)

@@ -10,14 +10,35 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.models import Model
 
+from idempotency.checks.statuses import guarded_models
 from idempotency.checks.urlconf import GuardedView, record_alias
 from idempotency.database import SUPPORTED_VENDORS
-from idempotency.models import IdempotencyRecord, IdempotencyToken
+from idempotency.models import (
+    IdempotencyRecord,
+    IdempotencyToken,
+    LedgerEntry,
+    ParkedEvent,
+    StatusTransition,
+)
 from idempotency.tokens import tokens
 
+OWN_MODELS: tuple[type[Model], ...] = (
+    IdempotencyRecord,
+    IdempotencyToken,
+    StatusTransition,
+    ParkedEvent,
+    LedgerEntry,
+)
 
-def check_alias() -> Iterator[CheckMessage]:
-    alias = record_alias()
+
+def check_aliases() -> Iterator[CheckMessage]:
+    """The records' database, and those of models whose statuses or amounts are guarded."""
+    aliases = {record_alias(): None} | {router.db_for_write(model): None for model in guarded_models()}
+    for alias in aliases:
+        yield from check_alias(alias)
+
+
+def check_alias(alias: str) -> Iterator[CheckMessage]:
     if alias not in connections:
         yield Error(
             f"IDEMPOTENCY_DATABASE names {alias!r}, which DATABASES does not have.",
@@ -110,9 +131,8 @@ def check_tables(alias: str, tables: Collection[str]) -> Iterator[CheckMessage]:
 
 
 def guarded_tables(views: Iterable[GuardedView], alias: str) -> set[str]:
-    models = [view.model for view in views if view.model]
-    models = [model for model in models if router.db_for_write(model) == alias]
-    own: tuple[type[Model], ...] = (IdempotencyRecord, IdempotencyToken)
-    models += [model for model in own if router.allow_migrate_model(alias, model)]
+    models: list[type[Model]] = [view.model for view in views if view.model]
+    models = [model for model in (*models, *guarded_models()) if router.db_for_write(model) == alias]
+    models += [model for model in OWN_MODELS if router.allow_migrate_model(alias, model)]
     parts = {part for model in models for part in (model, *model._meta.all_parents)}
     return {part._meta.db_table for part in parts}
