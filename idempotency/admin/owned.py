@@ -1,0 +1,82 @@
+"""For the admin of a project's own models: what it may not edit, and what may become of a status."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin import display
+from django.contrib.admin.utils import flatten_fieldsets
+from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.timezone import is_aware, localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from idempotency.status import StatusMixin
+from idempotency.status.diagram import mermaid
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
+
+    Base = ModelAdmin[Any]
+else:
+    Base = object
+
+LATEST = 50
+
+
+class OwnedColumnsAdminMixin(Base):
+    """Shows statuses and amounts of existing rows, and does not let them be edited: only their own
+    mechanism may."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = list(super().get_readonly_fields(request, obj))
+        return fields + [name for name in self.model.owned_columns() if obj and name not in fields]
+
+
+class StatusAdminMixin(OwnedColumnsAdminMixin):
+    """``class OrderAdmin(StatusAdminMixin, admin.ModelAdmin)``: the page of an object shows which status
+    may become which, and the object's own transitions."""
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        return [*fields, "status_diagram", "status_history"] if obj else fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = list(super().get_fieldsets(request, obj))
+        shown = flatten_fieldsets(fieldsets)
+        absent = [name for name in ("status_diagram", "status_history") if obj and name not in shown]
+        return [*fieldsets, (_("Transitions"), {"fields": absent})] if absent else fieldsets
+
+    @display(description=gettext_lazy("status may become"))
+    def status_diagram(self, obj: StatusMixin) -> SafeString:
+        graph = obj.status_graph()
+        rows = [
+            (
+                format_html("<b>{}</b>", status) if status == obj.current_status else status,
+                ", ".join(map(str, graph.targets.get(status, ()))) or _("nothing else"),
+            )
+            for status in graph.statuses
+        ]
+        table = format_html_join("", "<tr><td>{}</td><td>→ {}</td></tr>", rows)
+        return format_html(
+            "<table>{}</table><details><summary>{}</summary><pre>{}</pre></details>",
+            table,
+            _("as a Mermaid diagram"),
+            mermaid(type(obj)),
+        )
+
+    @display(description=gettext_lazy("latest transitions"))
+    def status_history(self, obj: StatusMixin) -> SafeString:
+        entries = obj.status_log().reverse()[:LATEST]
+        cells = [
+            (shown(each.at), each.from_status, each.to_status, each.event_id, each.by) for each in entries
+        ]
+        rows = format_html_join("", "<tr><td>{}</td><td>{} → {}</td><td>{}</td><td>{}</td></tr>", cells)
+        return format_html("<table>{}</table>", rows) if cells else format_html("{}", _("None yet."))
+
+
+def shown(at: Any) -> str:
+    return date_format(localtime(at) if is_aware(at) else at, "DATETIME_FORMAT")
