@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from threading import Barrier
 
 import pytest
-from django.db import connections
+from django.db import connection, connections, transaction
 
 from idempotency.exceptions import AlreadyCompleted, IdempotencyError
 from tests.project.models import Order
@@ -96,3 +96,33 @@ class GuardContract:
             return self.run(key)
         finally:
             connections.close_all()
+
+
+class UnderRepeatableRead:
+    """Runs a contract under another isolation level than Django's own."""
+
+    level = "repeatable read"
+
+    @pytest.fixture(autouse=True)
+    def isolation(self):
+        connection.close()
+        options = connection.settings_dict["OPTIONS"]
+        before = dict(options)
+        options["isolation_level"] = self.level if connection.vendor == "mysql" else self.number()
+        yield
+        connection.close()
+        options.clear()
+        options.update(before)
+
+    def number(self):
+        from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+        return IsolationLevel[self.level.upper().replace(" ", "_")]
+
+    def test_the_level_is_what_the_test_says(self):
+        shown = (
+            "@@tx_isolation" if connection.vendor == "mysql" else "current_setting('transaction_isolation')"
+        )
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"SELECT {shown}")
+            assert cursor.fetchone()[0].lower().replace("-", " ") == self.level

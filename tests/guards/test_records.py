@@ -20,7 +20,7 @@ from idempotency.keys import ScopedKey
 from idempotency.models import IdempotencyRecord
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
-from tests.guards.contract import GuardContract
+from tests.guards.contract import GuardContract, UnderRepeatableRead
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
@@ -75,32 +75,8 @@ class TestRecordGuardWithNamedLocks(TestRecordGuard):
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one isolation level")
-class TestRecordGuardUnderRepeatableRead(TestRecordGuard):
-    level = "repeatable read"
-
-    @pytest.fixture(autouse=True)
-    def isolation(self):
-        connection.close()
-        options = connection.settings_dict["OPTIONS"]
-        before = dict(options)
-        options["isolation_level"] = self.level if connection.vendor == "mysql" else self.number()
-        yield
-        connection.close()
-        options.clear()
-        options.update(before)
-
-    def number(self):
-        from django.db.backends.postgresql.psycopg_any import IsolationLevel
-
-        return IsolationLevel[self.level.upper().replace(" ", "_")]
-
-    def test_the_level_is_what_the_test_says(self):
-        shown = (
-            "@@tx_isolation" if connection.vendor == "mysql" else "current_setting('transaction_isolation')"
-        )
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"SELECT {shown}")
-            assert cursor.fetchone()[0].lower().replace("-", " ") == self.level
+class TestRecordGuardUnderRepeatableRead(UnderRepeatableRead, TestRecordGuard):
+    pass
 
 
 class TestRecordGuardUnderSerializable(TestRecordGuardUnderRepeatableRead):
