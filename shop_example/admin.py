@@ -5,7 +5,8 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from shop_example.models import Customer, Order, Payment, Product, StockDeduction, money
+from shop_example.models import Customer, Notice, Order, Payment, Product, StockDeduction
+from shop_example.money import money
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -40,6 +41,10 @@ def balance(customer: Customer) -> str:
 class ProductAdmin(admin.ModelAdmin):
     list_display = ["name", "price_cents", "stock"]
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:
+        # The ledger's, from the first row on.
+        return ["stock"] if obj else []
+
 
 @admin.register(Customer)
 class CustomerAdmin(ReadOnlyAdmin):
@@ -49,7 +54,8 @@ class CustomerAdmin(ReadOnlyAdmin):
 
 @admin.register(Order)
 class OrderAdmin(ReadOnlyAdmin):
-    list_display = ["reference", "customer", "product", "quantity", total, "created_at"]
+    list_display = ["reference", "customer", "product", "quantity", total, "status", "created_at"]
+    list_filter = ["status"]
     list_select_related = ["customer__user", "product"]
 
 
@@ -63,3 +69,10 @@ class StockDeductionAdmin(ReadOnlyAdmin):
 class PaymentAdmin(ReadOnlyAdmin):
     list_display = ["order", "customer", amount, "created_at"]
     list_select_related = ["order", "customer__user"]
+
+
+@admin.register(Notice)
+class NoticeAdmin(ReadOnlyAdmin):
+    list_display = ["order", "status", "created_at"]
+    list_filter = ["status"]
+    list_select_related = ["order"]

@@ -20,3 +20,8 @@ class InsufficientBalance(Refused):
 class Overpaid(Refused):
     default_detail = "The payments would exceed the order's total."
     default_code = "overpaid"
+
+
+class NotPayable(Refused):
+    default_detail = "This order waits for no payment: it is paid, or was given up."
+    default_code = "not-payable"

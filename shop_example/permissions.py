@@ -27,6 +27,15 @@ class MayDeductStock(BasePermission):
         return bool(request.user.has_perm("shop_example.add_stockdeduction"))
 
 
+class MayReportStatus(BasePermission):
+    """For other services of the house, not for customers."""
+
+    message = "Only services that may change orders have access."
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        return bool(request.user.has_perm("shop_example.change_order"))
+
+
 def customers_only(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """IsCustomer for Django's own views."""
 

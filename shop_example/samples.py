@@ -11,24 +11,31 @@ from shop_example.models import Customer, Product
 PRODUCTS = [("Tea pot", 2_500, 10_000), ("Tea cup", 800, 50_000), ("Green tea, 100 g", 650, 50_000)]
 CUSTOMER = "alice"
 ORDER_SERVICE = "order-service"
+WAREHOUSE = "warehouse"
 ADMINISTRATOR = "admin"
 BALANCE_CENTS = 10_000_000
 
 
 def create_samples() -> None:
-    """Products, a customer with a balance, and the account of an order service elsewhere.
+    """Products, a customer with a balance, and the accounts of two services elsewhere.
 
     Everybody's password is their name: this is for a loopback address only.
     """
     for name, price_cents, stock in PRODUCTS:
         Product.objects.get_or_create(name=name, defaults={"price_cents": price_cents, "stock": stock})
     Customer.objects.get_or_create(user=sample_user(CUSTOMER), defaults={"balance_cents": BALANCE_CENTS})
-    sample_user(ORDER_SERVICE).user_permissions.add(Permission.objects.get(codename="add_stockdeduction"))
+    permit(ORDER_SERVICE, "add_stockdeduction")
+    permit(WAREHOUSE, "change_order")
 
 
 def create_administrator() -> None:
     if not get_user_model().objects.filter(username=ADMINISTRATOR).exists():
         get_user_model().objects.create_superuser(ADMINISTRATOR, password=ADMINISTRATOR)
+
+
+def permit(name: str, codename: str) -> None:
+    permission = Permission.objects.get(codename=codename, content_type__app_label="shop_example")
+    sample_user(name).user_permissions.add(permission)
 
 
 def sample_user(name: str) -> User:

@@ -26,8 +26,8 @@ class OrderSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Order
-        fields = ["id", "reference", "product", "quantity", "total_cents", "note", "created_at"]
-        read_only_fields = ["reference", "total_cents"]
+        fields = ["id", "reference", "product", "quantity", "total_cents", "status", "note", "created_at"]
+        read_only_fields = ["reference", "total_cents", "status"]
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
@@ -53,3 +53,16 @@ class PaymentSerializer(serializers.ModelSerializer):
     class Meta:
         model = Payment
         fields = ["id", "order", "amount_cents", "created_at"]
+
+
+class OrderEventSerializer(serializers.Serializer):
+    """A message of another service. Its id is compared byte for byte, so nothing is trimmed off it."""
+
+    event_id = serializers.RegexField(
+        r"\A[\x20-\x7e]+\Z",
+        max_length=255,
+        trim_whitespace=False,
+        error_messages={"invalid": "Give 1 to 255 printable ASCII characters, the same in every copy."},
+    )
+    order = serializers.CharField(max_length=64, help_text="The order's reference.")
+    status = serializers.ChoiceField(Order.Status.choices)

@@ -5,6 +5,7 @@ from rest_framework.authtoken.views import obtain_auth_token
 from rest_framework.routers import DefaultRouter, SimpleRouter
 
 from shop_example import pages, views
+from shop_example.order_events import OrderEventView, UnguardedOrderEventView
 
 guarded = DefaultRouter()
 guarded.register("products", views.ProductViewSet)
@@ -31,6 +32,8 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/sign-in/", obtain_auth_token, name="sign-in"),
     path("api/account/", views.AccountView.as_view(), name="account"),
+    path("api/order-events/", OrderEventView.as_view(), name="order-events"),
+    path("api/unguarded/order-events/", UnguardedOrderEventView.as_view(), name="unguarded-order-events"),
     path("api/unguarded/", include(unguarded.urls)),
     path("api/", include(guarded.urls)),
     # Where one-time tokens are fetched.

@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 INTERRUPTED = 130
 INTRODUCTION = """\
 The shop twice, each under gunicorn (2 processes, 8 threads each) on an SQLite database of its own. Each
-line is one operation, sent again as callers do: in one shop without the guard, in the other with it.
-Counted is what it left in the database. A retry with a key gets the first answer again (replays); one
-with a token that is used is told so (refused).
+line is one operation, or one order's messages, sent again as callers do: in one shop without the guard,
+in the other with it. Counted is what it left in the database. A retry with a key gets the first answer
+again (replays), and one with a token that is used is told so (refused). A message about an order is kept
+while it is too early (kept), and changes nothing when it comes too late or again (ignored).
 """
 
 
@@ -56,6 +57,8 @@ def demonstrate(folder: Path) -> int:
         with ExitStack() as closing:
             for shop in shops:
                 closing.callback(shop.server.close)
+            # Comes first: an impatient second Ctrl-C must not leave half of it behind.
+            closing.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
             side_by_side(*[shop.open for shop in shops])
             code = play_all(scenarios, shops)
     except DemoFailure as failure:
@@ -88,14 +91,16 @@ def prepare(folder: Path) -> tuple[Any, Any]:
     from django.db import connection
 
     from shop_example import samples
-    from shop_example.demo.scenarios import scenarios
+    from shop_example.demo.programme import programme
     from shop_example.demo.server import Server
     from shop_example.demo.shop import Shop
 
     call_command("migrate", verbosity=0)
     samples.create_samples()
-    prepared = scenarios()
-    tokens = {name: samples.token_of(name) for name in (samples.CUSTOMER, samples.ORDER_SERVICE)}
+    prepared = programme()
+    tokens = {
+        name: samples.token_of(name) for name in (samples.CUSTOMER, samples.ORDER_SERVICE, samples.WAREHOUSE)
+    }
     # Closing writes the log back into the file.
     connection.close()
     unguarded, guarded = folder / "unguarded.sqlite3", folder / "guarded.sqlite3"
@@ -109,31 +114,31 @@ def prepare(folder: Path) -> tuple[Any, Any]:
 def play_all(scenarios: Any, shops: Any) -> int:
     from shop_example.demo import table
 
-    print(table.heading())
-    lines = []
+    print(table.halves())
+    lines: list[Any] = []
+    columns = None
     for number, scenario in enumerate(scenarios, 1):
         print(f"\n{number} {scenario.title}: POST {scenario.paths[0]}")
+        if scenario.columns != columns:
+            print(table.headings(scenario))
+            columns = scenario.columns
         for play in scenario.plays:
             unguarded, guarded = scenario.play(play, shops)
             print(table.row(scenario, play, unguarded, guarded), flush=True)
-            lines.append((scenario, play, unguarded, guarded))
+            lines.append((play, unguarded, guarded))
     return conclude(lines)
 
 
 def conclude(lines: list[Any]) -> int:
-    wrong = [guarded for scenario, _, _, guarded in lines if not scenario.is_right(guarded)]
-    repeated = [play for scenario, play, unguarded, _ in lines if unguarded.effects != scenario.wanted]
-    harmless = [
-        play
-        for scenario, play, unguarded, _ in lines
-        if play.doubles and unguarded.effects == scenario.wanted
-    ]
-    print(f"\nWithout the guard, {len(repeated)} of {len(lines)} operations were not done exactly once.")
+    wrong = [guarded for _, _, guarded in lines if not guarded.is_right]
+    failed = [unguarded for _, unguarded, _ in lines if not unguarded.is_once]
+    harmless = [play for play, unguarded, _ in lines if play.harms and unguarded.is_once]
+    print(f"\nWithout the guard, {len(failed)} of {len(lines)} were not done exactly once.")
     if wrong:
         print(f"With the guard, {len(wrong)} were not either: the guard is broken.")
         return 1
     if harmless:
-        print(f"But {len(harmless)} that should have been repeated were not, so this run proves nothing.")
+        print(f"But {len(harmless)} that should have gone wrong did not, so this run proves nothing.")
         return 1
     print(f"With it, each of the {len(lines)} was done exactly once, and no caller was told anything else.")
     return 0

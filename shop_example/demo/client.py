@@ -12,6 +12,7 @@ from shop_example.demo.server import HOST, DemoFailure
 
 LONG = 30.0
 LONGEST_RETRY_AFTER = 5.0
+SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.SEE_OTHER}
 # The problem document's code, and the shop's page for people.
 DUPLICATE = (b'"code": "duplicate"', b'<code id="refusal-code">duplicate</code>')
 
@@ -33,8 +34,8 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Something was created; a page then leads on to it."""
-        return self.status in (HTTPStatus.CREATED, HTTPStatus.SEE_OTHER)
+        """Something was done, or created; a page then leads on to it."""
+        return self.status in SUCCESSES
 
     @property
     def created(self) -> tuple[str | None, bytes]:

@@ -1,4 +1,4 @@
-"""What goes wrong between a caller and a server, in five ways."""
+"""What goes wrong between callers and a server."""
 
 from __future__ import annotations
 
@@ -43,8 +43,20 @@ def time_out_then_retry(server: Server, caller: Caller) -> None:
     wait_for(server.marker.exists, "the first request to be done", LONG)
 
 
-def at_once(server: Server, caller: Caller, *, times: int) -> None:
-    side_by_side(*[caller.send_until_answered] * times)
+def at_once(server: Server, *callers: Caller, times: int) -> None:
+    side_by_side(*[caller.send_until_answered for caller in callers] * times)
+
+
+def undisturbed(server: Server, caller: Caller) -> None:
+    caller.send_until_answered()
+
+
+def in_turn(
+    server: Server, *callers: Caller, trouble: Callable[[Server, Caller], None] = undisturbed, at: int = 0
+) -> None:
+    """One message after the other, of which the one at this place meets with the trouble."""
+    for place, caller in enumerate(callers):
+        (trouble if place == at else undisturbed)(server, caller)
 
 
 def kill_before_commit(server: Server, caller: Caller) -> None:
@@ -70,9 +82,10 @@ def kill_at(server: Server, caller: Caller, fault: str) -> None:
 
 class Play(NamedTuple):
     title: str
-    run: Callable[[Server, Caller], None]
-    # Whether it must do the work again where nothing guards it; when not, a transaction is enough.
-    doubles: bool
+    #: Of a server and the callers of a trial.
+    run: Callable[..., None]
+    #: Whether it must go wrong where nothing guards it; when not, a transaction is enough.
+    harms: bool
 
 
 DOUBLE_CLICK = Play("double click", partial(at_once, times=2), True)

@@ -47,8 +47,6 @@ class Server:
         self.port: int = self.listener.getsockname()[1]
 
     def close(self) -> None:
-        # An impatient second Ctrl-C must not leave half of it behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         with self.lock:
             self.kill()
             self.listener.close()
@@ -77,8 +75,11 @@ class Server:
         os.close(theirs)
 
     def environment(self) -> dict[str, str]:
-        environment = {name: value for name, value in os.environ.items() if name != "GUNICORN_CMD_ARGS"}
+        """Nothing of what may be set for another shop, or another gunicorn."""
+        foreign = ("SHOP_", "GUNICORN_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return environment | {
+            "DJANGO_SETTINGS_MODULE": "shop_example.settings",
             "SHOP_DATABASE": str(self.database),
             "SHOP_LISTENER": str(self.listener.fileno()),
             "SHOP_FAULTS": "1",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import uuid
+from http import HTTPStatus
 from typing import Any
 
 from shop_example import samples
@@ -26,11 +28,22 @@ class Shop:
         self.browser.sign_in("/sign-in/", samples.CUSTOMER, password=samples.CUSTOMER)
 
     def one_time_token(self, purpose: str, user: str) -> str:
-        path = "/idempotency/tokens/"
-        answer = request(self.server.port, self.message(path, {"purpose": purpose}, user))
-        if answer.status != 201:
+        return str(self.create("/idempotency/tokens/", {"purpose": purpose}, user)["token"])
+
+    def new_order(self, product: int) -> str:
+        """Its reference."""
+        payload = {"product": product, "quantity": 1}
+        key = str(uuid.uuid4())
+        created = self.create("/api/orders/", payload, samples.CUSTOMER, Idempotency_Key=key)
+        return str(created["reference"])
+
+    def create(self, path: str, payload: dict[str, Any], user: str, **headers: str) -> dict[str, Any]:
+        """What is needed before a play, made undisturbed."""
+        answer = request(self.server.port, self.message(path, payload, user, **headers))
+        if answer.status != HTTPStatus.CREATED:
             raise DemoFailure(f"{path} was answered {answer.status}: {answer.body.decode()}")
-        return str(json.loads(answer.body)["token"])
+        created: dict[str, Any] = json.loads(answer.body)
+        return created
 
     def message(self, path: str, payload: dict[str, Any], user: str, **headers: str) -> Message:
         """For the API; headers are named with underscores."""

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shop_example.demo.plays import Play
-from shop_example.demo.scenarios import Outcome, Scenario
+from shop_example.demo.scenarios import Column, Outcome, Scenario
 
 LABEL = 22
-HALF = "{:>5}{:>7}{:>6}{:>7}"
-UNGUARDED = HALF + "  {:<4}"
-GUARDED = HALF + "{:>8}{:>8}  {:<5}"
+# Each half with the blank before it: what was sent and counted, in the guard's what was told, the verdict.
+UNGUARDED, GUARDED = 32, 48
 
 
-def heading() -> str:
-    columns = ("sent", "orders", "stock", "money")
-    unguarded = UNGUARDED.format(*columns, "")
-    guarded = GUARDED.format(*columns, "replays", "refused", "")
-    left, right = (
-        f" {title} ".center(len(half) - 1, "-")
-        for title, half in (("without the guard", unguarded), ("with the guard", guarded))
-    )
-    return f"{'':{LABEL}}  {left}   {right}\n{'':{LABEL}} {unguarded}  {guarded}".rstrip()
+def halves() -> str:
+    left, right = " without the guard ", " with the guard "
+    return f"{'':{LABEL}}  {left:-^{UNGUARDED - 3}}   {right:-^{GUARDED - 1}}"
+
+
+def headings(scenario: Scenario) -> str:
+    counted = [column.heading for column in scenario.counted]
+    told = [column.heading for column in scenario.told]
+    return line("", half(scenario.counted, "sent", counted), half(scenario.columns, "sent", counted + told))
 
 
 def row(scenario: Scenario, play: Play, unguarded: Outcome, guarded: Outcome) -> str:
-    left = UNGUARDED.format(*half(unguarded), verdict(scenario, unguarded))
-    done = "once" if scenario.is_right(guarded) else "WRONG"
-    right = GUARDED.format(*half(guarded), guarded.replays, guarded.refusals, done)
-    return f"  {play.title:{LABEL - 2}} {left}  {right}".rstrip()
+    left = half(scenario.counted, unguarded.sent, unguarded.counted)
+    right = half(scenario.columns, guarded.sent, guarded.counted + guarded.told)
+    times = {None: "WRONG", 1: "once"}.get(unguarded.times, f"x {unguarded.times}")
+    done = "once" if guarded.is_right else "WRONG"
+    return line(f"  {play.title}", f"{left}  {times}", f"{right}  {done}")
 
 
-def half(outcome: Outcome) -> tuple[str, ...]:
-    orders, stock, cents = outcome.effects
-    return (str(outcome.sent), str(orders), str(stock), f"{cents / 100:.2f}")
+def half(columns: Sequence[Column], sent: object, values: Sequence[str]) -> str:
+    cells = zip(values, columns, strict=True)
+    return f"{sent:>5}" + "".join(f"{value:>{column.width}}" for value, column in cells)
 
 
-def verdict(scenario: Scenario, outcome: Outcome) -> str:
-    times = times_done(scenario, outcome)
-    return {None: "WRONG", 1: "once"}.get(times, f"x {times}")
-
-
-def times_done(scenario: Scenario, outcome: Outcome) -> int | None:
-    """How often the operation's whole effect happened; None when its parts disagree."""
-    for times in range(outcome.sent + 1):
-        if outcome.effects == tuple(times * part for part in scenario.wanted):
-            return times
-    return None
+def line(label: str, unguarded: str, guarded: str) -> str:
+    return f"{label:{LABEL}} {unguarded:{UNGUARDED}} {guarded}"

@@ -1,0 +1,61 @@
+"""What is played, in the order of the cases in the document that the project implements."""
+
+from __future__ import annotations
+
+import uuid
+
+from shop_example import samples
+from shop_example.demo.operations import PAGE_PLAYS, Effects, Operation, on_a_page, with_key, with_token
+from shop_example.demo.scenarios import Scenario, resource
+from shop_example.demo.status_messages import StatusMessages
+from shop_example.models import Customer, Product
+
+QUANTITY = 3
+PART_CENTS = 2_500
+
+
+def programme() -> tuple[Scenario, ...]:
+    """On the samples; makes the order that is paid, in parts, so that equal payments may be meant."""
+    product = Product.objects.get(name=samples.PRODUCTS[0][0])
+    unpaid = Customer.objects.get(user__username=samples.CUSTOMER).place_order(product, 100)
+    some = {"product": product.pk, "quantity": QUANTITY}
+    from_elsewhere = {**some, "order_reference": f"elsewhere-{uuid.uuid4()}"}
+    checkout = Effects(orders=1, stock=QUANTITY, cents=QUANTITY * product.price_cents)
+    return (
+        Operation(
+            title="An order is created",
+            paths=resource("orders"),
+            prepare=with_key(some),
+            wanted=Effects(orders=1, stock=QUANTITY),
+        ),
+        Operation(
+            title="An order service elsewhere deducts the stock",
+            paths=resource("stock-deductions"),
+            prepare=with_key(from_elsewhere, samples.ORDER_SERVICE, ".stock"),
+            wanted=Effects(stock=QUANTITY),
+        ),
+        Operation(
+            title="A payment is sent and money moves",
+            paths=resource("payments"),
+            prepare=with_key({"order": unpaid.pk, "amount_cents": PART_CENTS}),
+            wanted=Effects(cents=PART_CENTS),
+        ),
+        StatusMessages(
+            title="Status messages come in the wrong order (delivered, shipped, paid, created)",
+            paths=resource("order-events"),
+            product=product.pk,
+        ),
+        Operation(
+            title="A checkout with a one-time token is retried",
+            paths=resource("checkouts"),
+            prepare=with_token(some, "checkout"),
+            wanted=checkout,
+        ),
+        Operation(
+            title="The checkout page is double-clicked",
+            paths=("/checkout/", "/unguarded/checkout/"),
+            prepare=on_a_page(some),
+            wanted=checkout,
+            plays=PAGE_PLAYS,
+        ),
+    )

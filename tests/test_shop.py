@@ -1,0 +1,175 @@
+"""The example shop's own life, over HTTP: it has settings and a database of its own."""
+
+import json
+import subprocess
+import sys
+import uuid
+
+import pytest
+from django.db import connection
+
+from shop_example.demo.client import Message, request
+from shop_example.demo.server import Server
+from tests.processes import ROOT
+
+pytestmark = pytest.mark.skipif(
+    connection.vendor != "sqlite", reason="the shop has an SQLite database of its own"
+)
+FILL = """
+import django
+django.setup()
+from django.core.management import call_command
+from shop_example import samples
+call_command("migrate", verbosity=0)
+samples.create_samples()
+"""
+
+
+class Shop:
+    """What the sample users do in it. Stock and money are counted as they are shown to a customer."""
+
+    def __init__(self, port):
+        self.port = port
+        self.tokens = {}
+
+    def send(self, user, path, method="POST", **payload):
+        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        if user:
+            headers["Authorization"] = f"Token {self.token(user)}"
+        message = Message(path, headers, json.dumps(payload).encode())
+        answer = request(self.port, message, method=method)
+        return answer.status, json.loads(answer.body)
+
+    def token(self, user):
+        if user not in self.tokens:
+            self.tokens[user] = self.send(None, "/api/sign-in/", username=user, password=user)[1]["token"]
+        return self.tokens[user]
+
+    def order(self):
+        """Three tea pots."""
+        status, order = self.send("alice", "/api/orders/", product=self.product["id"], quantity=3)
+        assert status == 201
+        return order
+
+    def pay(self, order, cents):
+        return self.send("alice", "/api/payments/", order=order["id"], amount_cents=cents)
+
+    def report(self, order, status, event_id=None, user="warehouse"):
+        event_id = event_id or str(uuid.uuid4())
+        payload = {"event_id": event_id, "order": order["reference"], "status": status}
+        return self.send(user, "/api/order-events/", **payload)
+
+    def status(self, order):
+        return self.send("alice", f"/api/orders/{order['id']}/", "GET")[1]["status"]
+
+    @property
+    def product(self):
+        products = self.send("alice", "/api/products/", "GET")[1]["results"]
+        return next(product for product in products if product["name"] == "Tea pot")
+
+    @property
+    def stock(self):
+        return self.product["stock"]
+
+    @property
+    def balance(self):
+        return self.send("alice", "/api/account/", "GET")[1]["balance_cents"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    server = Server(folder / "server", folder / "shop.sqlite3")
+    try:
+        environment = server.environment()
+        subprocess.run([sys.executable, "-c", FILL], cwd=ROOT, env=environment, check=True, timeout=60)
+        server.start()
+        yield Shop(server.port)
+    finally:
+        server.close()
+
+
+def test_an_order_is_paid_with_its_last_cent(shop):
+    order, balance = shop.order(), shop.balance
+    assert (shop.pay(order, 5_000)[0], shop.status(order)) == (201, "created")
+    assert (shop.pay(order, 2_500)[0], shop.status(order)) == (201, "paid")
+    assert shop.pay(order, 1)[0] == 409
+    assert shop.balance == balance - 7_500
+
+
+def test_a_checkout_answers_with_a_paid_order(shop):
+    product = shop.product["id"]
+    assert shop.send("alice", "/api/unguarded/checkouts/", product=product, quantity=1)[1]["status"] == "paid"
+
+
+def test_nothing_is_sold_that_is_not_there(shop):
+    stock = shop.stock
+    status, refusal = shop.send("alice", "/api/orders/", product=shop.product["id"], quantity=stock + 1)
+    assert (status, refusal["detail"]) == (409, "There is not enough in stock.")
+    assert shop.stock == stock
+
+
+def test_a_cancelled_order_gives_back_stock_and_money_once_however_often_it_is_cancelled(shop):
+    stock, balance, order = shop.stock, shop.balance, shop.order()
+    shop.pay(order, 2_500)
+    outcomes = [shop.report(order, "cancelled", event)[1]["outcome"] for event in ("a", "a", "b")]
+    assert outcomes == ["applied", "duplicate", "stale"]
+    assert (shop.stock, shop.balance) == (stock, balance)
+    assert shop.pay(order, 2_500)[0] == 409
+
+
+def test_a_delivered_order_gives_back_the_money_once_and_not_the_stock(shop):
+    stock, balance, order = shop.stock, shop.balance, shop.order()
+    shop.pay(order, 7_500)
+    for status in ("shipped", "delivered", "refunded", "refunded"):
+        assert shop.report(order, status)[0] == 200
+    assert (shop.stock, shop.balance) == (stock - 3, balance)
+
+
+def test_an_order_refunded_before_it_is_shipped_gives_back_both(shop):
+    stock, balance, order = shop.stock, shop.balance, shop.order()
+    shop.pay(order, 7_500)
+    shop.report(order, "refunded")
+    assert (shop.stock, shop.balance) == (stock, balance)
+
+
+def test_a_payment_lets_in_what_was_reported_too_early(shop):
+    order = shop.order()
+    assert shop.report(order, "shipped")[1] == {
+        "order": order["reference"],
+        "status": "created",
+        "outcome": "parked",
+    }
+    shop.pay(order, 7_500)
+    assert shop.status(order) == "shipped"
+
+
+def test_what_the_status_does_not_allow_is_refused(shop):
+    order = shop.order()
+    shop.report(order, "cancelled")
+    status, refusal = shop.report(order, "shipped")
+    assert (status, refusal["code"]) == (409, "transition-rejected")
+
+
+def test_an_event_id_stands_for_one_message(shop):
+    order = shop.order()
+    shop.report(order, "paid", "event-1")
+    status, refusal = shop.report(order, "shipped", "event-1")
+    assert (status, refusal["code"]) == (422, "fingerprint-mismatch")
+
+
+def test_a_message_about_no_order_finds_none(shop):
+    assert shop.report({"reference": "order-of-nobody"}, "paid")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "event", [{"event_id": "é"}, {"event_id": "e" * 256}, {"order": ""}, {"status": "lost"}], ids=str
+)
+def test_a_malformed_message_is_told_which_field_is_wrong(shop, event):
+    message = {"event_id": "event-1", "order": "order-1", "status": "paid", **event}
+    status, errors = shop.send("warehouse", "/api/order-events/", **message)
+    assert (status, set(errors)) == (400, set(event))
+
+
+def test_only_services_report_a_status(shop):
+    assert shop.report(shop.order(), "paid", user="alice")[0] == 403
