@@ -33,12 +33,17 @@ def main() -> int:
         latency(options, drivers[0], "tokens")
         tokens(options, drivers[0])
         return 0
+    if options.only_statuses:
+        statuses(options, drivers[0])
+        return 0
     for driver in drivers:
         latency(options, driver, "own")
     for setup in () if options.only_own else ("tokens", "flat", "requests"):
         latency(options, drivers[0], setup)
     if not options.only_own:
         tokens(options, drivers[0])
+    if not options.only_own:
+        statuses(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
     if options.others:
@@ -58,6 +63,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a few short rounds, to see that it works")
     add("--only-own", action="store_true", help="only the table of keys")
     add("--only-tokens", action="store_true", help="only the tables of tokens")
+    add("--only-statuses", action="store_true", help="only the tables of statuses")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -73,6 +79,15 @@ def tokens(options: argparse.Namespace, driver: str) -> None:
     found = worker(options, driver, "tokens", rounds=options.rounds)
     print(f"\n{report.versions(found['versions'])}: the token alone")
     print("\n".join(report.tokens(found["result"])), flush=True)
+
+
+def statuses(options: argparse.Namespace, driver: str) -> None:
+    measured = {"rounds": options.rounds, "block": options.block, "seconds": options.seconds / 3}
+    found = worker(options, driver, "statuses", **measured)
+    print(f"\n{report.versions(found['versions'])}: a change of status, each of a row of its own")
+    print("\n".join(report.changes(found["result"]["alone"])))
+    print("\nThe same row wanted by 8 processes")
+    print("\n".join(report.fight(found["result"]["fight"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

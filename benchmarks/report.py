@@ -44,6 +44,23 @@ def tokens(rows: list[dict[str, Any]]) -> list[str]:
     )
 
 
+def changes(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [("", "µs", "ratio to save()", "quartiles", "statements")]
+    for row in rows:
+        low, high = row["quartiles"]
+        shown = (f"{row['ratio']:.2f}", f"{low:.2f} .. {high:.2f}", f"{row['statements']}")
+        cells.append((row["name"], f"{row['microseconds']:.0f}", *shown))
+    return table(cells)
+
+
+def fight(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [("", "changes/s", "ratio to by hand, with a log", "quartiles")]
+    for row in rows:
+        low, high = row["quartiles"]
+        cells.append((row["name"], f"{row['rate']:.0f}", f"{row['ratio']:.2f}", f"{low:.2f} .. {high:.2f}"))
+    return table(cells)
+
+
 def throughput(found: dict[str, Any], goal: float) -> list[str]:
     low, high = found["quartiles"]
     cells = [

@@ -27,13 +27,15 @@ def main(part: str, arguments: str) -> None:
 
 
 def measure(part: str, arguments: dict[str, Any]) -> Any:
-    from benchmarks import latency, profiling, throughput
+    from benchmarks import latency, profiling, statuses, throughput
     from benchmarks.variants import SETUPS
 
     if part == "latency":
         return latency.measure(SETUPS[arguments.pop("setup")], **arguments)
     if part == "tokens":
         return latency.measure_tokens(**arguments)
+    if part == "statuses":
+        return statuses.measure(**arguments)
     if part == "throughput":
         return throughput.measure(**arguments)
     return profiling.measure(**arguments)
