@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
+from idempotency.admin import OwnedColumnsAdminMixin, StatusAdminMixin
 from shop_example.models import Customer, Notice, Order, Payment, Product, StockDeduction
 from shop_example.money import money
 
@@ -38,12 +39,8 @@ def balance(customer: Customer) -> str:
 
 
 @admin.register(Product)
-class ProductAdmin(admin.ModelAdmin):
+class ProductAdmin(OwnedColumnsAdminMixin, admin.ModelAdmin):
     list_display = ["name", "price_cents", "stock"]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Product | None = None) -> list[str]:
-        # The ledger's, from the first row on.
-        return ["stock"] if obj else []
 
 
 @admin.register(Customer)
@@ -53,7 +50,7 @@ class CustomerAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Order)
-class OrderAdmin(ReadOnlyAdmin):
+class OrderAdmin(StatusAdminMixin, ReadOnlyAdmin):
     list_display = ["reference", "customer", "product", "quantity", total, "status", "created_at"]
     list_filter = ["status"]
     list_select_related = ["customer__user", "product"]

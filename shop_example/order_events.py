@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from idempotency.exceptions import IdempotencyError
-from idempotency.problems import problem_response
+from idempotency.mixins import IdempotencyTransitionMixin
 from shop_example.faults import work_slowly
 from shop_example.models import Notice, Order
 from shop_example.permissions import MayReportStatus
@@ -25,36 +24,32 @@ from shop_example.serializers import OrderEventSerializer
 class BaseOrderEventView(APIView):
     permission_classes = [IsAuthenticated, MayReportStatus]
 
-    def post(self, request: Request) -> HttpResponse:
+    def post(self, request: Request) -> HttpResponseBase:
         serializer = OrderEventSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        return self.receive(serializer.validated_data)
+        return self.take(serializer.validated_data)
 
-    def receive(self, event: dict[str, Any]) -> HttpResponse:
+    def take(self, event: dict[str, Any]) -> HttpResponseBase:
         raise NotImplementedError
 
 
-class OrderEventView(BaseOrderEventView):
-    """``outcome``: applied; duplicate (that event was applied before); parked (too early, and kept);
-    stale (too late). What the status does not allow is refused."""
+class OrderEventView(IdempotencyTransitionMixin, BaseOrderEventView):
+    """Takes each message once, and when its turn comes."""
 
-    def receive(self, event: dict[str, Any]) -> HttpResponse:
-        try:
-            order = Order.for_event(event["order"])
-            outcome = order.transition_to(event["status"], event_id=event["event_id"], by=self.request.user)
-        except Order.DoesNotExist as error:
-            raise Http404(str(error)) from error
-        except IdempotencyError as error:
-            return problem_response(error)
-        return Response({"order": order.reference, "status": order.status, "outcome": outcome})
+    def get_transition_event_id(self, request: Request) -> str:
+        return self.event_id
+
+    def take(self, event: dict[str, Any]) -> HttpResponseBase:
+        self.event_id: str = event["event_id"]
+        return self.receive(Order, event["order"], event["status"])
 
 
 class UnguardedOrderEventView(BaseOrderEventView):
     """Takes each message for news."""
 
-    def receive(self, event: dict[str, Any]) -> HttpResponse:
+    def take(self, event: dict[str, Any]) -> HttpResponseBase:
         order = get_object_or_404(Order, reference=event["order"])
         Order.objects.filter(pk=order.pk).update(status=event["status"])
         work_slowly()
         Notice.objects.create(order=order, status=event["status"])
-        return Response({"order": order.reference, "status": event["status"]})
+        return Response({"status": event["status"]})

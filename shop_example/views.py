@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http.response import HttpResponseBase
 from django.views.generic import TemplateView
+from rest_framework.decorators import action
 from rest_framework.generics import RetrieveAPIView
 from rest_framework.mixins import CreateModelMixin
 from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
-from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
+from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin, IdempotencyTransitionMixin
 from shop_example.models import Customer, Order, Payment, Product, StockDeduction
 from shop_example.permissions import IsCustomer, MayDeductStock
 from shop_example.serializers import (
@@ -93,8 +96,14 @@ class UnguardedCheckoutViewSet(CreateModelMixin, GenericViewSet):
         serializer.instance = self.request.user.customer.check_out(**serializer.validated_data)
 
 
-class OrderViewSet(IdempotencyKeyMixin, UnguardedOrderViewSet):
-    pass
+class OrderViewSet(IdempotencyKeyMixin, IdempotencyTransitionMixin, UnguardedOrderViewSet):
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> HttpResponseBase:
+        return self.transition(self.get_object(), Order.Status.CANCELLED)
+
+    @action(detail=True, methods=["post"])
+    def refund(self, request: Request, pk: str) -> HttpResponseBase:
+        return self.transition(self.get_object(), Order.Status.REFUNDED)
 
 
 class StockDeductionViewSet(IdempotencyKeyMixin, UnguardedStockDeductionViewSet):

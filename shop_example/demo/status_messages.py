@@ -6,17 +6,19 @@ import json
 import uuid
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import NamedTuple
 
 from shop_example import samples
 from shop_example.demo import plays
-from shop_example.demo.client import Caller
+from shop_example.demo.client import Answer, Caller
 from shop_example.demo.plays import Play
 from shop_example.demo.scenarios import Column, Outcome, Scenario
 from shop_example.demo.shop import Shop
 from shop_example.models import Order
 
 STATUS = Order.Status
+TAKEN, KEPT, IGNORED = "taken", "kept", "ignored"
 SENT = (STATUS.DELIVERED, STATUS.SHIPPED, STATUS.PAID, STATUS.CREATED)
 # In the order in which it happened. That the order was created is no news by then.
 TOLD = [STATUS.PAID, STATUS.SHIPPED, STATUS.DELIVERED]
@@ -64,17 +66,26 @@ class StatusTrial(NamedTuple):
         return Outcome(
             sum(caller.sent for caller in self.callers),
             (order.status, str(len(notices))),
-            (str(outcomes.count("parked")), str(outcomes.count("duplicate") + outcomes.count("stale"))),
+            (str(outcomes.count(KEPT)), str(outcomes.count(IGNORED))),
             1 if is_right else None,
             all(is_told_truly(caller) for caller in self.callers),
         )
 
 
 def outcomes_of(caller: Caller) -> list[str]:
-    return [json.loads(answer.body).get("outcome") for answer in caller.answers if answer.is_success]
+    """What the answers say of each copy of a message."""
+    sent = json.loads(caller.message.body)["status"]
+    return [outcome_of(answer, sent) for answer in caller.answers if answer.is_success]
+
+
+def outcome_of(answer: Answer, sent: str) -> str:
+    if answer.status == HTTPStatus.ACCEPTED:
+        return KEPT
+    is_news = json.loads(answer.body)["status"] == sent and not answer.is_replay
+    return TAKEN if is_news else IGNORED
 
 
 def is_told_truly(caller: Caller) -> bool:
     """Whether every copy of the message was taken, and no two of them are said to have changed the status."""
     taken = all(answer.is_success for answer in caller.answers)
-    return taken and outcomes_of(caller).count("applied") <= 1
+    return taken and outcomes_of(caller).count(TAKEN) <= 1

@@ -73,18 +73,15 @@ class Order(StatusMixin, models.Model):
         work_slowly()
         if transition.to_status in GIVEN_UP:
             operation = f"{transition.to_status} {self.reference}"
-            self._give_back_money(operation)
+            self._give_back_money(operation, transition.by)
             if transition.from_status in IN_THE_HOUSE:
-                self._give_back_stock(operation)
+                self.product.increment("stock", self.quantity, operation_id=operation, by=transition.by)
         self.notices.create(status=transition.to_status)
 
-    def _give_back_money(self, operation: str) -> None:
+    def _give_back_money(self, operation: str, by: str) -> None:
         """All that was paid: of an order that is cancelled, perhaps a part."""
         if paid := self.paid_cents:
-            self.customer.increment("balance_cents", paid, operation_id=operation)
-
-    def _give_back_stock(self, operation: str) -> None:
-        self.product.increment("stock", self.quantity, operation_id=operation)
+            self.customer.increment("balance_cents", paid, operation_id=operation, by=by)
 
 
 class Notice(models.Model):
