@@ -10,6 +10,7 @@ from idempotency.status.graph import Status
 from idempotency.status.log import log, logged
 from idempotency.status.ordering import Outcome, Park
 from idempotency.status.row import StatusRow
+from idempotency.status.statement import ChangeStatement
 
 if TYPE_CHECKING:
     from idempotency.status.mixins import StatusMixin
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 class Transition(NamedTuple):
     """What has happened to an object: what ``on_transition()`` is told, and receivers of ``completed``."""
 
+    #: None for a receiver of ``completed`` where nothing was read, and several were possible.
     from_status: Status
     to_status: Status
     event_id: str | None
@@ -39,12 +41,15 @@ class StatusChange:
         self.before: Status = None
         self.known: int | None = None
         self.applied: list[Transition] = []
+        self.is_written = False
         #: Whether code of the model's own has begun to run, which is never run a second time.
         self.has_told = False
 
     def claim(self, *, nowait: bool = False, whole: bool = False) -> Outcome:
         """APPLIED when the change may be finished, PARKED when the event was kept for later; both want a
         commit. Raises NotApplied, TransitionRejected, FingerprintMismatch, OperationInProgress."""
+        if not nowait and not whole and self._write_at_once():
+            return Outcome.APPLIED
         self.before, self.known = self.row.lock(nowait=nowait, whole=whole)
         if self._is_open():
             # The log's unique constraint decides, and sees past every snapshot.
@@ -52,6 +57,18 @@ class StatusChange:
                 return Outcome.APPLIED
             raise NotApplied(self.instance, Outcome.DUPLICATE, logged(self.row, self.event))
         return self._settle()
+
+    def _write_at_once(self) -> bool:
+        """Log and change by a statement that applies to the expected case alone."""
+        statement = ChangeStatement(self.row, self.event)
+        if not statement.is_possible or not statement.tells_before:
+            return False
+        if (applied := statement.execute()) is None:
+            return False
+        self.before, self.known = applied.before, self.row.known_sequence
+        self.is_written = True
+        self.row.tell_written(self.event.to, self.event.sequence)
+        return True
 
     def _is_open(self) -> bool:
         is_allowed = self.graph.allows(self.before, self.event.to)
@@ -108,7 +125,9 @@ class StatusChange:
         )
 
     def _apply(self, event: Event, before: Status) -> None:
-        if not self.row.write(before, event.to, event.sequence):
+        if self.is_written:
+            self.is_written = False
+        elif not self.row.write(before, event.to, event.sequence):
             raise WrittenElsewhere(
                 f"{self.instance!r} was no longer {before!s} when it was to become {event.to!s}: something "
                 "inside its own transition has changed or deleted it. Do that before or after."

@@ -190,21 +190,17 @@ class StatusMixin(OwnedColumnsMixin):
     def _change_unread(self, event: Event, using: str) -> bool:
         """Try the one statement. When it does not apply, another look has to say why."""
         row = StatusRow(self, using)
-        sources = self.status_graph().sources(event.to)
-        if event.event_id is None:
-            sources = [status for status in sources if status != event.to]
-        statement = ChangeStatement(row, event, sources)
+        statement = ChangeStatement(row, event)
         if not statement.is_possible:
             return False
         with translated():
-            if not repeated(statement.execute, using=using):
-                return False
-        values = {row.field.attname: event.to}
-        if row.sequence_field and event.sequence is not None:
-            values[row.sequence_field] = event.sequence
-        row.tell_instance(values)
+            applied = repeated(statement.execute, using=using)
+        if applied is None:
+            return False
+        row.tell_written(event.to, event.sequence)
+        transition = Transition(applied.before, event.to, event.event_id, event.sequence, event.by)
         done = partial(announce, completed, scoped_key(self, event), using=using, mechanism="status")
-        transaction.on_commit(partial(done, transition=None), using=using, robust=True)
+        transaction.on_commit(partial(done, transition=transition), using=using, robust=True)
         return True
 
 

@@ -29,6 +29,8 @@ class BaseOrdering:
 
     #: Name of the model's field that holds the highest sequence number known, where there is one.
     field: str | None = None
+    #: Whether an event is applied only after the one whose number is one less.
+    waits_for_predecessor = False
 
     def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
         """STALE, PARKED, or None, which rejects. Asked for nothing that was applied before."""
@@ -106,7 +108,13 @@ class Park(BaseOrdering):
         self.report_after, self.field = report_after, sequence
 
     def is_ahead(self, known: int | None, event: Event) -> bool:
-        return self.field is not None and event.sequence is not None and event.sequence > (known or 0) + 1
+        if not self.waits_for_predecessor or event.sequence is None:
+            return False
+        return event.sequence > (known or 0) + 1
+
+    @property
+    def waits_for_predecessor(self) -> bool:  # type: ignore[override]
+        return self.field is not None
 
     def judge(self, graph: TransitionGraph, current: Status, event: Event) -> Outcome | None:
         if event.event_id is None:

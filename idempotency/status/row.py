@@ -89,14 +89,20 @@ class StatusRow:
 
     def write(self, before: Status, after: Status, sequence: int | None = None) -> bool:
         """Change the status of the locked row. False when it is not what it was when it was locked."""
-        values = {self.field.attname: after}
+        rows = self.owner._base_manager.using(self.using).filter(pk=self.pk, **{self.field.attname: before})
+        written = rows.update(**self._values(after, sequence)) == 1
+        if written:
+            self.tell_written(after, sequence)
+        return written
+
+    def tell_written(self, status: Status, sequence: int | None) -> None:
+        self.tell_instance(self._values(status, sequence))
+
+    def _values(self, status: Status, sequence: int | None) -> dict[str, Any]:
+        values = {self.field.attname: status}
         if self.sequence_field and sequence is not None:
             values[self.sequence_field] = sequence
-        rows = self.owner._base_manager.using(self.using).filter(pk=self.pk, **{self.field.attname: before})
-        written = rows.update(**values) == 1
-        if written:
-            self.tell_instance(values)
-        return written
+        return values
 
 
 def for_update(rows: QuerySet[Any], *, nowait: bool = False, skip_locked: bool = False) -> QuerySet[Any]:

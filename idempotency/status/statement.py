@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 
@@ -18,12 +17,22 @@ TEXT = {"postgresql": "text", "mysql": "CHAR", "sqlite": "text"}
 Statement = tuple[str, list[Any]]
 
 
+class Applied(NamedTuple):
+    """``before``: None where several statuses were possible, and the database does not say which it was."""
+
+    before: Status | None
+
+
 class ChangeStatement:
     """On PostgreSQL the check, the change and the log are one statement, and one round trip. Elsewhere
     they are two: the log's row is made from the locked row, if that has one of the statuses."""
 
-    def __init__(self, row: StatusRow, event: Event, sources: Sequence[Status]) -> None:
-        self.row, self.event, self.sources = row, event, sources
+    def __init__(self, row: StatusRow, event: Event) -> None:
+        self.row, self.event = row, event
+        self.ordering = type(row.instance).status_ordering
+        sources = type(row.instance).status_graph().sources(event.to)
+        # Without an event, what is there already is a duplicate.
+        self.sources = [each for each in sources if event.event_id is not None or each != event.to]
         self.vendor: str = row.connection.vendor
         self.table = self._quoted(row.owner._meta.db_table)
         self.pk, self.status = self._column(row.owner._meta.pk), self._column(row.field)
@@ -34,12 +43,22 @@ class ChangeStatement:
         only the row says under which one its events are logged."""
         return bool(self.sources) and not (isinstance(self.row.pk, str) and self.vendor == "mysql")
 
-    def execute(self) -> bool:
-        """Whether it was applied. When not, nothing was changed, and why is for a closer look to say."""
+    @property
+    def tells_before(self) -> bool:
+        return self.vendor == "postgresql" or len(self.sources) == 1
+
+    def execute(self) -> Applied | None:
+        """None when it did not apply: nothing was changed, and why is for a closer look to say."""
         if self.vendor == "postgresql":
-            return self._run(self._whole()) == 1
+            with self.row.connection.cursor() as cursor:
+                cursor.execute(*self._whole())
+                found = cursor.fetchone()
+            return found and Applied(self.row.field.to_python(found[0]))
         with transaction.atomic(using=self.row.using, savepoint=False):
-            return self._log() and self._run(self._update()) == 1
+            is_applied = self._log() and self._run(self._update()) == 1
+        if not is_applied:
+            return None
+        return Applied(self.sources[0] if self.tells_before else None)
 
     def _log(self) -> bool:
         condition, values = self._condition()
@@ -67,7 +86,7 @@ class ChangeStatement:
             f"WITH held AS (SELECT {self.pk} AS pk, {self.status} AS status FROM {self.table} {condition} "
             f"FOR NO KEY UPDATE), logged AS ({insert} ON CONFLICT DO NOTHING RETURNING 1) "
             f"UPDATE {self.table} SET {assignments} FROM held "
-            f"WHERE {self.table}.{self.pk} = held.pk AND EXISTS (SELECT FROM logged)",
+            f"WHERE {self.table}.{self.pk} = held.pk AND EXISTS (SELECT FROM logged) RETURNING held.status",
             values + columns + assigned,
         )
 
@@ -77,8 +96,11 @@ class ChangeStatement:
         values = [self._prepared(self.row.owner._meta.pk, self.row.pk)]
         values += [self._prepared(self.row.field, source) for source in self.sources]
         if field := self._counted_by():
-            sequence = self._column(field)
-            sql += f" AND ({sequence} IS NULL OR {sequence} < %s)"
+            known = self._column(field)
+            if self.ordering.waits_for_predecessor:
+                sql += f" AND COALESCE({known}, 0) + 1 = %s"
+            else:
+                sql += f" AND ({known} IS NULL OR {known} < %s)"
             values.append(self._prepared(field, self.event.sequence))
         return sql, values
 
