@@ -44,6 +44,7 @@ class StatusChange:
         self.is_written = False
         #: Whether code of the model's own has begun to run, which is never run a second time.
         self.has_told = False
+        self.is_telling = False
 
     def claim(self, *, nowait: bool = False, whole: bool = False) -> Outcome:
         """APPLIED when the change may be finished, PARKED when the event was kept for later; both want a
@@ -81,8 +82,7 @@ class StatusChange:
 
     @property
     def _is_overtaken(self) -> bool:
-        sequence = self.event.sequence
-        return self.known is not None and sequence is not None and sequence <= self.known
+        return is_overtaken(self.known, self.event)
 
     @property
     def _is_ahead(self) -> bool:
@@ -112,17 +112,31 @@ class StatusChange:
         self._apply(self.event, self.before)
         check()
         if isinstance(self.ordering, Park):
-            parking.forget(self.row, self.event)
-            for event in parking.enabled(self.row, self._is_next):
-                if log(self.row, event, self.instance.current_status):
-                    self._apply(event, self.instance.current_status)
-                    check()
+            self._apply_parked(check)
+
+    def _apply_parked(self, check: Callable[[], None]) -> None:
+        """Every parked event is treated as if it came now; what would be rejected stays, to be reported."""
+        waiting = parking.Waiting(self.row)
+        # Itself, when it waited for a change that went around the mechanism.
+        waiting.take(lambda event: event.event_id == self.event.event_id)
+        while event := waiting.take(self._is_next):
+            if log(self.row, event, self.instance.current_status):
+                self._apply(event, self.instance.current_status)
+                check()
+        while waiting.take(self._is_stale):
+            pass
 
     def _is_next(self, event: Event) -> bool:
-        known = self.row.known_sequence
-        return self.graph.allows(self.instance.current_status, event.to) and not self.ordering.is_ahead(
-            known, event
-        )
+        known, status = self.row.known_sequence, self.instance.current_status
+        is_in_turn = not is_overtaken(known, event) and not self.ordering.is_ahead(known, event)
+        return is_in_turn and self.graph.allows(status, event.to)
+
+    def _is_stale(self, event: Event) -> bool:
+        known, status = self.row.known_sequence, self.instance.current_status
+        if self.ordering.is_ahead(known, event) and not self.graph.is_terminal(status):
+            return False
+        outcome = self.ordering.judge(self.graph, status, event)
+        return is_overtaken(known, event) or outcome is Outcome.STALE
 
     def _apply(self, event: Event, before: Status) -> None:
         if self.is_written:
@@ -135,7 +149,9 @@ class StatusChange:
         transition = Transition(before, event.to, event.event_id, event.sequence, event.by)
         self.applied.append(transition)
         self.has_told = type(self.instance).has_transition_hook()
+        self.is_telling = True
         self.instance.on_transition(transition)
+        self.is_telling = False
 
     def undone(self) -> None:
         """Tell the instance that everything was rolled back."""
@@ -143,3 +159,7 @@ class StatusChange:
         if self.row.sequence_field:
             values[self.row.sequence_field] = self.known
         self.row.tell_instance(values)
+
+
+def is_overtaken(known: int | None, event: Event) -> bool:
+    return known is not None and event.sequence is not None and event.sequence <= known

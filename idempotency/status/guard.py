@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from idempotency.database import is_conflict
 from idempotency.exceptions import NotApplied, OperationInProgress, StoreUnavailable, TransitionRejected
 from idempotency.keys import ScopedKey
 from idempotency.nesting import adopted, disowned, entered, left
@@ -112,6 +113,7 @@ class TransitionGuard:
                 self._finish()
             if conflict:
                 raise OperationInProgress(CONFLICT_INSIDE) from conflict
+            refuse_inner(error)
         finally:
             left(self._nesting)
             if not self._transaction.committed:
@@ -121,12 +123,15 @@ class TransitionGuard:
         change = self._change
         assert change is not None
         try:
-            with translated():
-                self._refuse_broken()
-                change.finish(check=self._refuse_broken)
+            self._refuse_broken()
+            change.finish(check=self._refuse_broken)
         except BaseException as error:
             self._transaction.roll_back(error)
             change.undone()
+            refuse_inner(error)
+            if is_conflict(error) or not change.is_telling:
+                with translated():
+                    raise
             raise
         try:
             self._transaction.commit()
@@ -146,6 +151,15 @@ class TransitionGuard:
     def _announce_committed(self) -> None:
         for transition in self._change.applied if self._change else ():
             announce(completed, self.key, using=self.using, mechanism="status", transition=transition)
+
+
+def refuse_inner(error: BaseException | None) -> None:
+    """That another change was not made says nothing of this one, which its exception has rolled back."""
+    if isinstance(error, NotApplied):
+        raise RuntimeError(
+            f"Within a transition, the guard of another was not entered: {error} Catch NotApplied there, or "
+            "use transition_to(), which returns the outcome."
+        ) from error
 
 
 def announce_refusal(error: BaseException, key: ScopedKey, using: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -77,15 +78,15 @@ class StatusMixin(OwnedColumnsMixin):
             return Outcome.APPLIED
         guard = TransitionGuard(self, event, using, nowait=nowait, whole=False)
 
-        def change() -> None:
-            with guard:
-                pass
+        def change() -> Outcome:
+            with ExitStack() as leaving:
+                try:
+                    leaving.enter_context(guard)
+                except NotApplied as refusal:
+                    return refusal.outcome
+            return Outcome.APPLIED
 
-        try:
-            repeated(change, using=using, may_repeat=lambda: guard.may_be_repeated)
-        except NotApplied as refusal:
-            return refusal.outcome
-        return Outcome.APPLIED
+        return repeated(change, using=using, may_repeat=lambda: guard.may_be_repeated)
 
     async def atransition_to(self, to: Status, **options: Any) -> Outcome:
         """The same for async code."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
+
+from django.core.exceptions import ValidationError
 
 from idempotency.database import DatabaseNow, insert_once
 from idempotency.models import ParkedEvent, ParkedEventQuerySet
-from idempotency.models.subjects import event_digest
 from idempotency.status.events import Event
 from idempotency.status.graph import Status
 from idempotency.status.log import expect_same, log_columns, subject_filter
@@ -27,24 +28,30 @@ def park(row: StatusRow, current: Status, event: Event, report_after: timedelta)
     row.write(current, current)
 
 
-def enabled(row: StatusRow, is_next: Callable[[Event], bool]) -> Iterator[Event]:
-    """Take the events that are next, one after the other, as the status changes with each."""
-    rows = waiting(row)
-    parked = list(rows.select_for_update() if row.is_in_old_snapshot else rows)
-    while ready := next((each for each in parked if is_next(event_of(row, each))), None):
-        parked.remove(ready)
-        ready.delete(using=row.using)
-        yield event_of(row, ready)
+class Waiting:
+    """An object's parked events, oldest first, while its row is locked."""
 
+    def __init__(self, row: StatusRow) -> None:
+        self.row = row
+        rows = waiting(row)
+        self.parked = list(rows.select_for_update() if row.is_in_old_snapshot else rows)
 
-def event_of(row: StatusRow, parked: ParkedEvent) -> Event:
-    return Event(row.field.to_python(parked.to_status), parked.event_id, parked.sequence, parked.by)
+    def take(self, is_wanted: Callable[[Event], bool]) -> Event | None:
+        """Remove the first that is wanted."""
+        for parked in self.parked:
+            event = self._event(parked)
+            if is_wanted(event):
+                self.parked.remove(parked)
+                parked.delete(using=self.row.using)
+                return event
+        return None
 
-
-def forget(row: StatusRow, event: Event) -> None:
-    """The event is applied after all: it may have waited for a change that went around the mechanism."""
-    if event.event_id is not None:
-        waiting(row).filter(event_digest=event_digest(event.event_id)).delete()
+    def _event(self, parked: ParkedEvent) -> Event:
+        try:
+            to = self.row.field.to_python(parked.to_status)
+        except ValidationError:  # of an earlier release, whose statuses were others
+            to = None
+        return Event(to, parked.event_id, parked.sequence, parked.by)
 
 
 def waiting(row: StatusRow) -> ParkedEventQuerySet:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, NotSupportedError, connections
 from django.db.models import QuerySet
 
@@ -33,6 +34,9 @@ class StatusRow:
         self.pk = getattr(instance, self.owner._meta.pk.attname)
         if self.pk is None:
             raise ValueError(f"This {model.__name__} was not saved yet: it has no row to lock.")
+
+        # Kept by Django from then on; found first in a transaction that rolls back, it might be made anew.
+        ContentType.objects.db_manager(using).get_for_model(self.owner)
 
     @property
     def connection(self) -> Any:

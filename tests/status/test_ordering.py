@@ -100,6 +100,28 @@ def test_an_event_that_waited_for_a_change_past_the_mechanism_is_applied_when_it
     assert ParkedEvent.objects.count() == 0
 
 
+def test_a_parked_event_that_would_be_stale_by_now_does_not_wait_any_longer():
+    parcel = ParkingParcel.objects.create(reference="a")
+    for event in ("e1", "e2"):
+        assert parcel.transition_to("sent", event_id=event) is Outcome.PARKED
+    parcel.transition_to("packed", event_id="packed")
+    assert (parcel.status, ParkedEvent.objects.count()) == ("sent", 0)
+    assert caused() == ["packed", "sent"]
+
+
+def test_a_parked_event_that_cannot_come_any_more_stays_to_be_reported():
+    parcel, _ = deliver(ParkingParcel, "delivered")
+    parcel.transition_to("lost")
+    assert ParkedEvent.objects.get().event_id == "delivered"
+
+
+def test_a_status_of_an_earlier_release_waits_and_is_in_nobodys_way():
+    parcel, _ = deliver(ParkingParcel, "sent")
+    ParkedEvent.objects.update(to_status="no longer there")
+    assert parcel.transition_to("packed", event_id="packed") is Outcome.APPLIED
+    assert ParkedEvent.objects.count() == 1
+
+
 def test_parked_events_are_overdue_by_the_databases_clock():
     deliver(ParkingParcel, "sent")
     assert ParkedEvent.objects.overdue().count() == 0

@@ -264,6 +264,31 @@ def test_a_hook_that_swallows_what_broke_the_transaction_has_not_succeeded(monke
     assert StatusTransition.objects.count() == 0
 
 
+def test_what_a_hook_hears_of_another_object_is_no_answer_about_this_one(monkeypatch):
+    other = made(Parcel, reference="other", status="packed")
+
+    def enter_another(self, transition):
+        with other.transition("packed"):
+            pass
+
+    monkeypatch.setattr(ParkingParcel, "on_transition", enter_another)
+    with pytest.raises(RuntimeError, match="Catch NotApplied there"):
+        made(ParkingParcel).transition_to("packed", event_id="e1")
+    assert ParkingParcel.objects.get().status == "new"
+
+
+def test_a_hook_may_change_the_status_further(monkeypatch):
+    def go_on(self, transition):
+        if transition.to_status == "packed":
+            assert self.transition_to("sent") is Outcome.APPLIED
+
+    monkeypatch.setattr(ParkingParcel, "on_transition", go_on)
+    parcel = made(ParkingParcel)
+    assert parcel.transition_to("packed", event_id="e1") is Outcome.APPLIED
+    assert parcel.status == ParkingParcel.objects.get().status == "sent"
+    assert log_of(parcel) == [("new", "packed"), ("packed", "sent")]
+
+
 # The guard
 
 
@@ -287,6 +312,14 @@ def test_a_guard_that_is_abandoned_changes_nothing_and_the_event_may_come_again(
     assert parcel.status == ParkingParcel.objects.get().status == "new"
     assert Order.objects.count() == 0
     assert parcel.transition_to("packed", event_id="e1") is Outcome.APPLIED
+
+
+def test_what_another_guard_inside_hears_is_no_answer_about_this_one():
+    parcel, other = made(ParkingParcel), made(Parcel, reference="other", status="packed")
+    inner = pytest.raises(RuntimeError, match="Catch NotApplied there")
+    with inner, parcel.transition("packed"), other.transition("packed"):
+        pass
+    assert ParkingParcel.objects.get().status == "new"
 
 
 def test_changing_the_status_inside_its_own_transition_is_refused():
