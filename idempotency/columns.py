@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from django.db import models
@@ -37,42 +37,45 @@ class OwnedColumnsMixin(models.Model):
         fields: Iterable[str] | None = None,
         from_queryset: models.QuerySet[Any] | None = None,
     ) -> None:
+        fields = None if fields is None else list(fields)
         super().refresh_from_db(using, fields, from_queryset)
         self.note_owned(fields)
 
     def note_owned(self, fields: Iterable[str] | None = None) -> None:
         """Take what the instance has in these columns for what the row has."""
-        names = self.owned_columns() if fields is None else {*fields} & self.owned_columns().keys()
-        known = self.__dict__.setdefault("_owned_columns", {})
-        known |= {name: self.__dict__[name] for name in names if name in self.__dict__}
+        names = self.owned_columns().keys() if fields is None else self.owned_columns().keys() & {*fields}
+        known = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        self.__dict__["_owned_columns"] = {**self.__dict__.get("_owned_columns", {}), **known}
 
-    def save_base(
-        self,
-        raw: bool = False,
-        force_insert: Any = False,
-        force_update: bool = False,
-        using: str | None = None,
-        update_fields: Iterable[str] | None = None,
-    ) -> None:
-        is_update = not raw and not force_insert and not self._state.adding and using == self._state.db
-        if is_update and self.pk is not None:
-            self._refuse_assigned(update_fields)
-            names = {field.name for field in self._meta.concrete_fields if not field.primary_key}
-            update_fields = frozenset(names if update_fields is None else update_fields)
-            update_fields -= self.owned_columns().keys()
-            if not update_fields:
-                return
-        super().save_base(raw, force_insert, force_update, using, update_fields)
-        if not is_update:
-            self.note_owned()
+    def save_base(self, raw: bool = False, *args: Any, **kwargs: Any) -> None:
+        if not raw and not self._state.adding:
+            self._refuse_assigned(kwargs.get("update_fields"))
+        self.__dict__["_saves_raw"] = raw
+        try:
+            super().save_base(raw, *args, **kwargs)
+        finally:
+            del self.__dict__["_saves_raw"]
 
-    def _refuse_assigned(self, update_fields: Iterable[str] | None) -> None:
+    def _do_update(
+        self, base_qs: Any, using: Any, pk_val: Any, values: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Django's own hook around the UPDATE of save(), whichever way it came to be one."""
+        if not self.__dict__.get("_saves_raw"):
+            owned = self.owned_columns()
+            values = [(field, *rest) for field, *rest in values if field.name not in owned]
+        return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
+
+    def _do_insert(self, *args: Any, **kwargs: Any) -> Any:
+        inserted = super()._do_insert(*args, **kwargs)
+        self.note_owned()
+        return inserted
+
+    def _refuse_assigned(self, update_fields: Collection[str] | None) -> None:
         known = self.__dict__.get("_owned_columns", {})
         for name, writer in self.owned_columns().items():
-            if update_fields is not None and name not in update_fields:
-                continue
-            if name in self.__dict__ and self.__dict__[name] != known.get(name):
+            is_saved, value = update_fields is None or name in update_fields, self.__dict__.get(name)
+            if is_saved and name in known and value != known[name]:
                 raise WrittenElsewhere(
-                    f"{type(self).__name__}.{name} was set to {self.__dict__[name]!r}, which save() would "
-                    f"not keep: use {writer}. QuerySet.update() goes around it."
+                    f"{type(self).__name__}.{name} was set to {value!r}, which save() would not keep: use "
+                    f"{writer}. QuerySet.update() goes around it."
                 )

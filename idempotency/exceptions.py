@@ -132,6 +132,10 @@ class NotApplied(IdempotencyError):
         self.instance, self.outcome, self.entry = instance, outcome, entry
 
 
+class ObjectGone(Exception):
+    """Makes the DoesNotExist of an object whose row is gone known."""
+
+
 class UnknownStatus(ValueError):
     """No status that the model's transitions name."""
 

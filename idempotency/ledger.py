@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
@@ -16,7 +16,8 @@ from idempotency.database import DatabaseNow, insert_once
 from idempotency.exceptions import FingerprintMismatch, OutOfBounds
 from idempotency.keys import Scope, digest, named, valid_id
 from idempotency.models import LedgerEntry
-from idempotency.models.subjects import AppendOnlyQuerySet, column_of, owner_of, subject_columns
+from idempotency.models.subjects import AppendOnlyQuerySet, column_of, owner_of, primary_key, subject_columns
+from idempotency.status.row import gone
 from idempotency.transactions import repeated, translated
 
 Number = int | Decimal
@@ -93,7 +94,7 @@ class Posting:
         self.owner = owner_of(model, field)
         self.field = column_of(model, field)
         self.amount = valid_amount(self.field, amount)
-        self.pk = getattr(instance, self.owner._meta.pk.attname)
+        self.pk = primary_key(instance, self.owner)
         if self.pk is None:
             raise ValueError(f"This {model.__name__} was not saved yet: it has nothing to increment.")
 
@@ -113,19 +114,13 @@ class Posting:
             raise
 
     def _post(self) -> Increment:
-        try:
-            updated = self.row.update(**{self.field.name: F(self.field.name) + self.amount})
-        except (IntegrityError, DataError) as error:
-            raise OutOfBounds(
-                f"{self.field.name} of {self.instance} cannot be changed by {self.amount}: the database does "
-                f"not allow the new value ({error})."
-            ) from error
-        if not updated:
-            raise type(self.instance).DoesNotExist(
-                f"There is no {type(self.instance).__name__} with the primary key {self.pk!r} any more."
-            )
+        self._add()
         # The row is locked by now: nobody else's increment lies between the two.
         self.pk, value = self.row.values_list("pk", self.field.name).get()
+        if value is None:
+            raise OutOfBounds(
+                f"{self.field.name} of {self.instance} is NULL, to which nothing can be added: set a value."
+            )
         entry = LedgerEntry(
             **subject_columns(self.owner, self.pk, self.using),
             field=self.field.name,
@@ -140,8 +135,29 @@ class Posting:
             raise DoneBefore
         return Increment(value, True)
 
+    def _add(self) -> None:
+        is_exact = connections[self.using].vendor != "sqlite"
+        try:
+            added = F(self.field.name) + self.amount if is_exact else self._sum()
+            updated = self.row.update(**{self.field.name: added})
+        except (IntegrityError, DataError, OverflowError, InvalidOperation, ValidationError) as error:
+            raise OutOfBounds(
+                f"{self.field.name} of {self.instance} cannot be changed by {self.amount}: the database does "
+                f"not allow the new value ({error})."
+            ) from error
+        if not updated:
+            raise gone(self.instance)
+
+    def _sum(self) -> Number | None:
+        """SQLite adds decimals as floats, and lets integers overflow into them. Its transaction is the only
+        one that writes, so that nothing comes between reading and writing."""
+        value = self.row.values_list(self.field.name, flat=True).first()
+        return None if value is None else self.field.clean(value + self.amount, None)
+
     def _first(self, *, locking: bool) -> Increment | None:
         """What the operation's first run led to. Raises FingerprintMismatch when that was another amount."""
+        # As it is stored, as in _post(): a collation may find it by another spelling.
+        self.pk = self.row.values_list("pk", flat=True).first() or self.pk
         subject = subject_columns(self.owner, self.pk, self.using)
         del subject["object_id"]
         entries = LedgerEntry.objects.using(self.using).filter(
@@ -173,15 +189,19 @@ def valid_amount(field: models.Field[Any, Any], amount: Any) -> Number:
     is_number = isinstance(amount, int | Decimal) and not isinstance(amount, bool)
     try:
         exact = field.to_python(amount) if is_number else None
-    except ValidationError:
+    except (ValidationError, OverflowError, ValueError):
         exact = None
-    if exact is None or exact != amount or (isinstance(exact, Decimal) and not fits(field, exact)):
+    if exact is None or exact != amount or not fits(field, exact):
         raise ValueError(f"{field.name} is a {type(field).__name__}: {amount!r} cannot be added exactly.")
-    return exact  # type: ignore[no-any-return]
+    return exact.normalize() if isinstance(exact, Decimal) else exact
 
 
-def fits(field: Any, amount: Decimal) -> bool:
-    if not amount.is_finite():
-        return False
+def fits(field: Any, amount: Number) -> bool:
+    """Whether the column could hold it, its sign aside."""
+    if isinstance(amount, int):
+        return abs(amount) < 2**63
     exponent = amount.normalize().as_tuple().exponent
-    return isinstance(exponent, int) and -exponent <= field.decimal_places
+    if not isinstance(exponent, int):  # infinite, or no number
+        return False
+    has_room = amount.adjusted() < field.max_digits - field.decimal_places
+    return bool(has_room and -exponent <= field.decimal_places)

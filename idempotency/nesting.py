@@ -48,7 +48,9 @@ def entered(connection: BaseDatabaseWrapper, guard: KeyedGuard) -> Nesting:
 
 
 def left(nesting: Nesting) -> None:
-    nesting.open_guards.remove(nesting.guard)
+    """May be told twice: when it commits, and when it is left."""
+    if nesting.guard in nesting.open_guards:
+        nesting.open_guards.remove(nesting.guard)
     disowned(nesting.guard)
 
 

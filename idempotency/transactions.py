@@ -108,7 +108,7 @@ class GuardedTransaction:
         if nested:
             # It stands when the transaction around it has committed; until then so far, so good.
             self.committed = True
-            transaction.on_commit(self._on_commit, using=self.using, robust=True)
+            after_commit(self._on_commit, using=self.using)
 
     def _end(self, *exc_info: Any) -> None:
         atomic, self._atomic = self._atomic, None
@@ -130,12 +130,20 @@ class GuardedTransaction:
             raise
 
 
+def after_commit(hook: Callable[[], object], *, using: str) -> None:
+    """Where the project commits by hand (autocommit is off), Django has no such hooks: then it is now."""
+    if connections[using].in_atomic_block or connections[using].get_autocommit():
+        transaction.on_commit(hook, using=using, robust=True)
+    else:
+        hook()
+
+
 def repeated(run: Callable[[], T], *, using: str, may_repeat: Callable[[], bool] = lambda: True) -> T:
     """What ``run`` returns; it is run again when a deadlock or a serialization failure has undone it.
 
     Within a transaction that is open already nothing is repeated: what lies before it is undone as well.
     """
-    nested = connections[using].in_atomic_block
+    nested = connections[using].in_atomic_block or not connections[using].get_autocommit()
     for attempt in range(1, ATTEMPTS):
         try:
             return run()

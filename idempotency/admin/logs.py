@@ -14,6 +14,7 @@ from idempotency.admin.filters import BoundedPaginator
 from idempotency.database import DatabaseNow
 from idempotency.models import LedgerEntry, ParkedEvent, StatusTransition
 from idempotency.models.subjects import object_digest
+from idempotency.status import StatusMixin
 
 
 class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
@@ -94,8 +95,8 @@ class ParkedEventAdmin(LogAdmin):
 
     @admin.display(description=_("status now"))
     def now(self, event: ParkedEvent) -> str:
-        subject: Any = event.subject
-        return "" if subject is None else str(subject.current_status)
+        subject = event.subject
+        return str(subject.current_status) if isinstance(subject, StatusMixin) else ""
 
     @admin.display(description=_("overdue"), boolean=True)
     def is_overdue(self, event: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin import display
 from django.contrib.admin.utils import flatten_fieldsets
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
@@ -31,6 +32,13 @@ class OwnedColumnsAdminMixin(Base):
     """Shows statuses and amounts of existing rows, and does not let them be edited: only their own
     mechanism may."""
 
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        if edited := sorted(model.owned_columns().keys() & {*self.list_editable}):
+            raise ImproperlyConfigured(
+                f"{type(self).__name__}.list_editable names {', '.join(edited)}, which save() does not write."
+            )
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = list(super().get_readonly_fields(request, obj))
         return fields + [name for name in self.model.owned_columns() if obj and name not in fields]
@@ -41,13 +49,12 @@ class StatusAdminMixin(OwnedColumnsAdminMixin):
     may become which, and the object's own transitions."""
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        fields = super().get_readonly_fields(request, obj)
-        return [*fields, "status_diagram", "status_history"] if obj else fields
+        return [*super().get_readonly_fields(request, obj), "status_diagram", "status_history"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         fieldsets = list(super().get_fieldsets(request, obj))
         shown = flatten_fieldsets(fieldsets)
-        absent = [name for name in ("status_diagram", "status_history") if obj and name not in shown]
+        absent = [name for name in ("status_diagram", "status_history") if name not in shown]
         return [*fieldsets, (_("Transitions"), {"fields": absent})] if absent else fieldsets
 
     @display(description=gettext_lazy("status may become"))
@@ -70,7 +77,7 @@ class StatusAdminMixin(OwnedColumnsAdminMixin):
 
     @display(description=gettext_lazy("latest transitions"))
     def status_history(self, obj: StatusMixin) -> SafeString:
-        entries = obj.status_log().reverse()[:LATEST]
+        entries = obj.status_log().reverse()[:LATEST] if obj.pk is not None else ()
         cells = [
             (shown(each.at), each.from_status, each.to_status, each.event_id, each.by) for each in entries
         ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models, router
 from django.db.models import UniqueConstraint
 
@@ -56,13 +56,13 @@ def transition_problems(model: type[StatusMixin]) -> Iterator[str]:
         yield "status_transitions declares nothing: it takes a dict of lists, {from: [to, …]}."
         return
     for status, targets in declared.items():
-        if isinstance(targets, str) or not isinstance(targets, Iterable):
+        if isinstance(targets, str) or not isinstance(targets, Iterable) or not all_hashable(targets):
             yield f"status_transitions[{status!r}] is {targets!r}: give a list of statuses."
             return
     field: Any = column_of(model, model.status_field)
     choices = {value for value, _ in field.flatchoices}
     for status in model.status_graph().statuses:
-        if field.to_python(status) != status:
+        if not is_value(field, status):
             yield f"{status!r} in status_transitions is no value of a {type(field).__name__}."
         elif choices and status not in choices:
             yield f"{status!r} in status_transitions is none of the field's choices."
@@ -71,6 +71,17 @@ def transition_problems(model: type[StatusMixin]) -> Iterator[str]:
     fixed = field.has_default() and not callable(field.default)
     if fixed and field.get_default() not in model.status_graph().statuses:
         yield f"the field's default {field.get_default()!r} is not in status_transitions."
+
+
+def all_hashable(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, Hashable) for value in values)
+
+
+def is_value(field: models.Field[Any, Any], status: Any) -> bool:
+    try:
+        return bool(field.to_python(status) == status)
+    except ValidationError:
+        return False
 
 
 def check_ordering(model: type[StatusMixin]) -> Iterator[CheckMessage]:
@@ -91,7 +102,7 @@ def check_ordering(model: type[StatusMixin]) -> Iterator[CheckMessage]:
 
 def is_counter(model: type[StatusMixin], name: str) -> bool:
     field = column(model, name)
-    if not isinstance(field, models.IntegerField):
+    if not isinstance(field, models.IntegerField) or field.primary_key or name == model.status_field:
         return False
     return owner_of(model, name) is owner_of(model, model.status_field)
 
@@ -126,11 +137,19 @@ def check_ledgers() -> Iterator[CheckMessage]:
             )
             continue
         for name in names:
-            if not isinstance(column(model, name), AMOUNTS):
+            field = column(model, name)
+            if not isinstance(field, AMOUNTS) or field.primary_key:
                 yield error(
                     model,
                     f"ledger_fields names {name!r}, which is no integer or decimal field of it.",
                     "Use one of these: others do not add up exactly.",
+                    "E019",
+                )
+            elif field.null:
+                yield error(
+                    model,
+                    f"ledger_fields names {name!r}, which may be NULL: nothing can be added to that.",
+                    "Give it a default, and drop null=True.",
                     "E019",
                 )
 
@@ -151,9 +170,9 @@ def check_logs() -> Iterator[CheckMessage]:
             )
 
 
-def column(model: type[models.Model], name: str) -> models.Field[Any, Any] | None:
+def column(model: type[models.Model], name: Any) -> models.Field[Any, Any] | None:
     try:
-        return column_of(model, name)
+        return column_of(model, name) if isinstance(name, str) else None
     except FieldDoesNotExist:
         return None
 

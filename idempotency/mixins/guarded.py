@@ -15,9 +15,9 @@ from rest_framework.generics import GenericAPIView
 from rest_framework.views import APIView
 
 from idempotency.database import is_conflict
-from idempotency.exceptions import TransitionRejected
+from idempotency.exceptions import NotApplied, TransitionRejected
 from idempotency.http import Answer, Replay, respond_once
-from idempotency.mixins.transitions import refusal_response
+from idempotency.mixins.transitions import refusal_response, require_first
 from idempotency.models import IdempotencyRecord
 from idempotency.policies import IdempotencyPolicy, KeyPolicy, TokenPolicy
 from idempotency.responses import render
@@ -48,8 +48,7 @@ class GuardedViewMixin(IdempotencyPolicy, Base):
                 )
             return
         for mixin in (IdempotencyKeyMixin, IdempotencyTokenMixin):
-            if mixin in bases and bases.index(APIView) < bases.index(mixin):
-                raise TypeError(f"Put {mixin.__name__} first among the bases of {cls.__qualname__}.")
+            require_first(cls, mixin)
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -101,7 +100,8 @@ def run_once(
         except Exception as error:
             if is_conflict(error):
                 raise
-            returned = False
+            # That an event was parked is an answer, and what keeps it is among the writes.
+            returned = isinstance(error, NotApplied)
             response = handle_exception(view, error)
         response = view.finalize_response(request, response, *args, **kwargs)
         render(response)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn, Self
 
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import FieldDoesNotExist
+from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -16,10 +16,12 @@ from idempotency.keys import DIGEST_SIZE, digest, key_digest
 class SubjectQuerySet(models.QuerySet[Any]):
     def about(self, instance: models.Model) -> Self:
         """Rows about one object. Served by the unique index."""
-        owners = (type(instance), *instance._meta.all_parents)
-        types = ContentType.objects.db_manager(self.db).get_for_models(*owners).values()
-        digests = {object_digest(getattr(instance, owner._meta.pk.attname)) for owner in owners}
-        return self.filter(content_type__in=[each.pk for each in types], object_digest__in=digests)
+        types = ContentType.objects.db_manager(self.db)
+        wanted = models.Q()
+        for owner in (type(instance), *instance._meta.all_parents):
+            digest = object_digest(primary_key(instance, owner))
+            wanted |= models.Q(content_type=types.get_for_model(owner).pk, object_digest=digest)
+        return self.filter(wanted)
 
 
 class SubjectModel(models.Model):
@@ -45,7 +47,10 @@ class SubjectModel(models.Model):
         """The object itself, from this row's database; None when it is gone."""
         if (model := self.subject_model) is None:
             return None
-        return model._base_manager.using(self._state.db).filter(pk=self.object_id).first()
+        try:
+            return model._base_manager.using(self._state.db).filter(pk=self.object_id).first()
+        except (ValueError, ValidationError):  # primary keys were of another type then
+            return None
 
     @property
     def subject_model(self) -> type[models.Model] | None:
@@ -61,6 +66,12 @@ def owner_of(model: type[models.Model], field: str) -> type[models.Model]:
     owner = column_of(model, field).model._meta.concrete_model
     assert owner is not None  # only abstract models have none, and they have no rows
     return owner
+
+
+def primary_key(instance: models.Model, owner: type[models.Model]) -> Any:
+    """Of the object's row in the owner's table, as the column has it: what was assigned may be spelled
+    otherwise."""
+    return owner._meta.pk.to_python(getattr(instance, owner._meta.pk.attname))
 
 
 def column_of(model: type[models.Model], name: str) -> models.Field[Any, Any]:

@@ -38,15 +38,7 @@ class IdempotencyPolicy:
         Return a model instance, a ``(kind, identifier)`` pair or a text (tenant, API key, session);
         None for nobody, which is refused unless the view allows anonymous callers.
         """
-        user = getattr(request, "user", None)
-        if user is None or not user.is_authenticated or user.pk is None:
-            return None
-        # request.user is a SimpleLazyObject outside of DRF, whose own type says nothing.
-        meta = getattr(user, "_meta", None)
-        if meta is None:
-            return (user.__class__.__qualname__, str(user.pk))
-        # A proxy model's user is the same user.
-        return (meta.concrete_model._meta.label_lower, str(user.pk))
+        return user_of(request)
 
     def get_idempotency_using(self, request: Any) -> str:
         """Alias of the database in which the guard and the business rows commit together."""
@@ -76,6 +68,19 @@ class IdempotencyPolicy:
     def idempotency_token_guard(self, request: Any, record: RecordGuard | None) -> TokenGuard | None:
         """The token's guard, entered within the record's where there is one; None when it needs none."""
         return None
+
+
+def user_of(request: Any) -> tuple[str, str] | None:
+    """Kind and identifier of the user who makes the request; None for nobody."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated or user.pk is None:
+        return None
+    # request.user is a SimpleLazyObject outside of DRF, whose own type says nothing.
+    meta = getattr(user, "_meta", None)
+    if meta is None:
+        return (user.__class__.__qualname__, str(user.pk))
+    # A proxy model's user is the same user.
+    return (meta.concrete_model._meta.label_lower, str(user.pk))
 
 
 def header_value(request: Any, name: str) -> str | None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 
 from idempotency import conf
 from idempotency.database import is_conflict
@@ -93,10 +93,11 @@ class RecordGuard:
         disowned(self)
 
     def __enter__(self) -> Self:
-        self._transaction = GuardedTransaction(self.using, on_commit=self._announce_completed)
-        connection = self._transaction.connection
-        self._store = store_class(connection)(connection, self.key, self.fingerprint, self.retention)
+        connection = connections[self.using]
+        # First: a guard that is open already must keep what it has to leave.
         self._nesting = entered(connection, self)
+        self._transaction = GuardedTransaction(self.using, on_commit=self._announce_completed)
+        self._store = store_class(connection)(connection, self.key, self.fingerprint, self.retention)
         try:
             self._claim_or_wait()
             announce(claimed, self.key, using=self.using)

@@ -7,7 +7,7 @@ from idempotency.exceptions import NotApplied, TransitionRejected, WrittenElsewh
 from idempotency.status import parking
 from idempotency.status.events import Event
 from idempotency.status.graph import Status
-from idempotency.status.log import log, logged
+from idempotency.status.log import expect_same, log, logged
 from idempotency.status.ordering import Outcome, Park
 from idempotency.status.row import StatusRow
 from idempotency.status.statement import ChangeStatement
@@ -109,6 +109,11 @@ class StatusChange:
         """Change the status, tell the model, and do the same with every parked event that is next.
 
         ``check`` raises when what the model did has cost it the transaction."""
+        if isinstance(self.ordering, Park):
+            # Itself, when it waited for a change that went around the mechanism.
+            own = parking.Waiting(self.row).take(lambda event: event.event_id == self.event.event_id)
+            if own:
+                expect_same(str(own.to), self.event)
         self._apply(self.event, self.before)
         check()
         if isinstance(self.ordering, Park):
@@ -117,8 +122,6 @@ class StatusChange:
     def _apply_parked(self, check: Callable[[], None]) -> None:
         """Every parked event is treated as if it came now; what would be rejected stays, to be reported."""
         waiting = parking.Waiting(self.row)
-        # Itself, when it waited for a change that went around the mechanism.
-        waiting.take(lambda event: event.event_id == self.event.event_id)
         while event := waiting.take(self._is_next):
             if log(self.row, event, self.instance.current_status):
                 self._apply(event, self.instance.current_status)

@@ -11,7 +11,7 @@ from idempotency.exceptions import InvalidSequence, UnknownStatus
 from idempotency.keys import Scope, named, valid_id
 from idempotency.models import StatusTransition
 from idempotency.models.subjects import column_of
-from idempotency.status.graph import Status
+from idempotency.status.graph import Status, plain
 
 if TYPE_CHECKING:
     from idempotency.status.mixins import StatusMixin
@@ -43,7 +43,7 @@ def event_for(
 def valid_status(model: type[StatusMixin], to: Any) -> Status:
     statuses = model.status_graph().statuses
     try:
-        status = column_of(model, model.status_field).to_python(to)
+        status = column_of(model, model.status_field).to_python(plain(to))
     except ValidationError:
         status = None
     if status is None or status not in statuses:
@@ -63,6 +63,16 @@ def check_sequence(model: type[StatusMixin], sequence: Any) -> None:
         fits = False
     if not fits:
         raise InvalidSequence(f"A sequence number is an int that the column holds, not {sequence!r}.")
+    if model.status_ordering.waits_for_predecessor and sequence < 1:
+        raise InvalidSequence(f"An object's events are numbered from 1 on, not {sequence!r}.")
+
+
+def is_text(value: str) -> bool:
+    """Whether every database can hold it."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def lookup_value(model: type[StatusMixin], value: Any) -> Any:
@@ -70,6 +80,8 @@ def lookup_value(model: type[StatusMixin], value: Any) -> Any:
     name = model.status_lookup
     field = model._meta.pk if name == "pk" else column_of(model, name)
     try:
+        if not is_text(str(value)):  # of which the drivers say different things
+            raise ValidationError("Null characters and lone surrogates are not allowed.")
         return field.clean(value, None)
     except ValidationError as error:
         problem = " ".join(error.messages)

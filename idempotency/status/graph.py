@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -8,11 +9,16 @@ Status = Any
 """A value of the status field: a text or an int, or the enum member that equals it."""
 
 
+def plain(status: Any) -> Any:
+    """The value of an enum's member, which is what a column has; str() of a member may be its name."""
+    return status.value if isinstance(status, Enum) else status
+
+
 class TransitionGraph:
     """Which status may become which, as declared: ``{"created": ["paid", "cancelled"], …}``."""
 
     def __init__(self, transitions: Mapping[Status, Iterable[Status]]) -> None:
-        self.targets = {status: tuple(targets) for status, targets in transitions.items()}
+        self.targets = {plain(status): tuple(map(plain, targets)) for status, targets in transitions.items()}
 
     @cached_property
     def statuses(self) -> tuple[Status, ...]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from django.db import connections
+
 from idempotency.database import is_conflict
 from idempotency.exceptions import NotApplied, OperationInProgress, StoreUnavailable, TransitionRejected
 from idempotency.keys import ScopedKey
@@ -75,9 +77,10 @@ class TransitionGuard:
         disowned(self)
 
     def __enter__(self) -> Self:
+        # First: a guard that is open already must keep what it has to leave.
+        self._nesting = entered(connections[self.using], self)
         self._change, self._abandoned = None, False
         self._transaction = GuardedTransaction(self.using, on_commit=self._announce_committed)
-        self._nesting = entered(self._transaction.connection, self)
         try:
             with translated():
                 outcome = repeated(self._claim, using=self.using)
@@ -149,6 +152,8 @@ class TransitionGuard:
             raise nothing_kept() from self._transaction.swallowed_error
 
     def _announce_committed(self) -> None:
+        # Before other hooks, which may go on to change the object.
+        left(self._nesting)
         for transition in self._change.applied if self._change else ():
             announce(completed, self.key, using=self.using, mechanism="status", transition=transition)
 

@@ -36,13 +36,13 @@ def logged(row: StatusRow, event: Event) -> StatusTransition | None:
     """
     entries = StatusTransition.objects.using(row.using).filter(**subject_filter(row))
     if event.event_id is None:
-        found: StatusTransition | None = entries.filter(to_status=str(event.to)).order_by("-pk").first()
-        return found
-    entries = entries.filter(event_digest=event_digest(event.event_id))
+        entries = entries.filter(to_status=str(event.to)).order_by("-pk")
+    else:
+        entries = entries.filter(event_digest=event_digest(event.event_id))
     entry: StatusTransition | None = (
         entries.select_for_update() if row.is_in_old_snapshot else entries
     ).first()
-    if entry:
+    if entry and event.event_id is not None:
         expect_same(entry.to_status, event)
     return entry
 

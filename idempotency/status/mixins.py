@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
@@ -10,19 +9,16 @@ from asgiref.sync import sync_to_async
 from django.db import IntegrityError, router, transaction
 
 from idempotency.columns import OwnedColumnsMixin
-from idempotency.exceptions import NotApplied
-from idempotency.keys import Scope, valid_id
+from idempotency.keys import Scope
 from idempotency.models import StatusTransition
-from idempotency.models.subjects import AppendOnlyQuerySet, event_digest
-from idempotency.signals import announce, completed
+from idempotency.models.subjects import AppendOnlyQuerySet
 from idempotency.status.change import Transition
-from idempotency.status.events import Event, event_for, lookup_value
+from idempotency.status.decision import change_status
+from idempotency.status.events import event_for, lookup_value
 from idempotency.status.graph import Status, TransitionGraph
-from idempotency.status.guard import TransitionGuard, scoped_key
-from idempotency.status.ordering import BaseOrdering, Outcome, Park, Reject
-from idempotency.status.row import StatusRow
-from idempotency.status.statement import ChangeStatement
-from idempotency.transactions import repeated, translated
+from idempotency.status.guard import TransitionGuard
+from idempotency.status.ordering import BaseOrdering, Outcome, Reject
+from idempotency.transactions import translated
 
 
 class StatusMixin(OwnedColumnsMixin):
@@ -73,20 +69,8 @@ class StatusMixin(OwnedColumnsMixin):
         UnknownStatus, InvalidSequence, OperationInProgress (locked, or a conflict in the database
         that a transaction around this one does not let repeat), StoreUnavailable, or DoesNotExist.
         """
-        event, using = event_for(type(self), to, event_id, sequence, by), self._status_database()
-        if not nowait and not self._is_read_for_a_change() and self._change_unread(event, using):
-            return Outcome.APPLIED
-        guard = TransitionGuard(self, event, using, nowait=nowait, whole=False)
-
-        def change() -> Outcome:
-            with ExitStack() as leaving:
-                try:
-                    leaving.enter_context(guard)
-                except NotApplied as refusal:
-                    return refusal.outcome
-            return Outcome.APPLIED
-
-        return repeated(change, using=using, may_repeat=lambda: guard.may_be_repeated)
+        event = event_for(type(self), to, event_id, sequence, by)
+        return change_status(self, event, self._status_database(), nowait=nowait).outcome
 
     async def atransition_to(self, to: Status, **options: Any) -> Outcome:
         """The same for async code."""
@@ -148,14 +132,6 @@ class StatusMixin(OwnedColumnsMixin):
         """The status as this instance knows it, whatever the field is called."""
         return getattr(self, self.status_field)
 
-    def logged_transition(self, event_id: str | int | UUID | None = None) -> StatusTransition | None:
-        """What the log has of an event, or of the latest change; None when it has nothing."""
-        log = self.status_log()
-        if event_id is not None:
-            log = log.filter(event_digest=event_digest(valid_id(event_id, "event id")))
-        entry: StatusTransition | None = log.last()
-        return entry
-
     def status_log(self) -> AppendOnlyQuerySet:
         """The object's transitions (StatusTransition), oldest first."""
         log: AppendOnlyQuerySet = StatusTransition.objects.using(self._status_database()).about(self)
@@ -182,27 +158,6 @@ class StatusMixin(OwnedColumnsMixin):
 
     def _status_database(self) -> str:
         return router.db_for_write(type(self), instance=self)
-
-    @classmethod
-    def _is_read_for_a_change(cls) -> bool:
-        """Whether a change has consequences that want more than the row's own statement."""
-        return cls.has_transition_hook() or isinstance(cls.status_ordering, Park)
-
-    def _change_unread(self, event: Event, using: str) -> bool:
-        """Try the one statement. When it does not apply, another look has to say why."""
-        row = StatusRow(self, using)
-        statement = ChangeStatement(row, event)
-        if not statement.is_possible:
-            return False
-        with translated():
-            applied = repeated(statement.execute, using=using)
-        if applied is None:
-            return False
-        row.tell_written(event.to, event.sequence)
-        transition = Transition(applied.before, event.to, event.event_id, event.sequence, event.by)
-        done = partial(announce, completed, scoped_key(self, event), using=using, mechanism="status")
-        transaction.on_commit(partial(done, transition=transition), using=using, robust=True)
-        return True
 
 
 @cache

@@ -9,7 +9,7 @@ from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
 
 from idempotency.status.events import Event
-from idempotency.status.graph import Status, TransitionGraph
+from idempotency.status.graph import Status, TransitionGraph, plain
 
 
 class Outcome(TextChoices):
@@ -61,7 +61,7 @@ class ByRank(BaseOrdering):
 
     def __init__(self, *statuses: Status | tuple[Status, ...]) -> None:
         self.ranks = {
-            status: rank
+            plain(status): rank
             for rank, equals in enumerate(statuses)
             for status in (equals if isinstance(equals, tuple) else (equals,))
         }
@@ -121,8 +121,10 @@ class Park(BaseOrdering):
             return None
         if any(graph.leads_to(current, source) for source in graph.sources(event.to)):
             return Outcome.PARKED
-        is_behind = event.to == current or graph.leads_to(event.to, current)
-        return Outcome.STALE if is_behind else None
+        if event.to == current:
+            # The next number must count, or those after it would wait for ever: the graph has to allow it.
+            return None if self.waits_for_predecessor and event.sequence is not None else Outcome.STALE
+        return Outcome.STALE if graph.leads_to(event.to, current) else None
 
     def problems(self, graph: TransitionGraph) -> list[str]:
         valid: Any = self.report_after

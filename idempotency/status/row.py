@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, NotSupportedError, connections
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 
 from idempotency.database import LOCK_NOT_AVAILABLE, LOCK_WAIT_TIMEOUT, NOWAIT_REFUSED, error_number, sqlstate
-from idempotency.exceptions import OperationInProgress
-from idempotency.models.subjects import column_of, owner_of, subject_columns
+from idempotency.exceptions import ObjectGone, OperationInProgress
+from idempotency.models.subjects import column_of, owner_of, primary_key, subject_columns
 from idempotency.status.graph import Status
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class StatusRow:
         self.owner = owner_of(model, model.status_field)
         self.field = column_of(model, model.status_field)
         self.sequence_field = model.status_ordering.field
-        self.pk = getattr(instance, self.owner._meta.pk.attname)
+        self.pk = primary_key(instance, self.owner)
         if self.pk is None:
             raise ValueError(f"This {model.__name__} was not saved yet: it has no row to lock.")
 
@@ -66,7 +67,7 @@ class StatusRow:
                 raise OperationInProgress(ROW_IS_LOCKED) from error
             raise
         # As it is stored: a collation may find it by another spelling.
-        self.pk = getattr(self.instance, self.owner._meta.pk.attname)
+        self.pk = primary_key(self.instance, self.owner)
         return getattr(self.instance, self.field.attname), self.known_sequence
 
     @property
@@ -81,9 +82,7 @@ class StatusRow:
         rows = for_update(self.owner._base_manager.using(self.using).filter(pk=self.pk), nowait=nowait)
         found = rows.values_list(*(field.attname for field in fields)).first()
         if found is None:
-            raise type(self.instance).DoesNotExist(
-                f"There is no {type(self.instance).__name__} with the primary key {self.pk!r} any more."
-            )
+            raise gone(self.instance)
         self.tell_instance({field.attname: value for field, value in zip(fields, found, strict=True)})
 
     def tell_instance(self, values: dict[str, Any]) -> None:
@@ -119,14 +118,24 @@ def for_update(rows: QuerySet[Any], *, nowait: bool = False, skip_locked: bool =
             raise NotSupportedError(
                 f"{connections[rows.db].display_name} cannot lock rows with {name}: leave it out, and wait."
             )
-    of = ("self",) if joins(rows) and features.has_select_for_update_of else ()
+    # Not the rows of other models that are joined; PostgreSQL could not lock those that may be absent.
+    of = ("self", *parent_links(rows.model)) if features.has_select_for_update_of else ()
     return rows.select_for_update(**wanted, of=of, no_key=features.has_select_for_no_key_update)
 
 
-def joins(rows: QuerySet[Any]) -> bool:
-    """Whether rows of other models are read along, which are not to be locked; PostgreSQL could not lock
-    those that may be absent."""
-    return bool(rows.query.select_related)
+def parent_links(model: type[Model], prefix: str = "") -> Iterator[str]:
+    """Paths to the parents' rows, which are the object's too."""
+    for parent, link in model._meta.parents.items():
+        if link is not None:
+            yield prefix + link.name
+            yield from parent_links(parent, f"{prefix}{link.name}__")
+
+
+def gone(instance: Model) -> Exception:
+    """The model's DoesNotExist, which is told from any other that a hook may raise by being ObjectGone."""
+    model: Any = type(instance)
+    kind: type[Exception] = type("DoesNotExist", (ObjectGone, model.DoesNotExist), {})
+    return kind(f"There is no {model.__name__} with the primary key {instance.pk!r} any more.")
 
 
 def is_lock_refused(error: DatabaseError) -> bool:

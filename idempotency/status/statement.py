@@ -13,6 +13,8 @@ from idempotency.status.graph import Status
 from idempotency.status.log import log_columns
 from idempotency.status.row import StatusRow
 
+# Names that no table has.
+HELD, LOGGED = "idempotency_held", "idempotency_logged"
 TEXT = {"postgresql": "text", "mysql": "CHAR", "sqlite": "text"}
 Statement = tuple[str, list[Any]]
 
@@ -39,9 +41,9 @@ class ChangeStatement:
 
     @property
     def is_possible(self) -> bool:
-        """Not for a text as primary key on MySQL: its collations find the row by other spellings too, and
-        only the row says under which one its events are logged."""
-        return bool(self.sources) and not (isinstance(self.row.pk, str) and self.vendor == "mysql")
+        """Not for a text as primary key: a collation may find the row by other spellings too, and only the
+        row says under which one its events are logged."""
+        return bool(self.sources) and not isinstance(self.row.pk, str)
 
     @property
     def tells_before(self) -> bool:
@@ -80,13 +82,14 @@ class ChangeStatement:
 
     def _whole(self) -> Statement:
         condition, values = self._condition()
-        insert, columns = self._insert("held", "held.status")
+        insert, columns = self._insert(HELD, f"{HELD}.status")
         assignments, assigned = self._assignments()
         return (
-            f"WITH held AS (SELECT {self.pk} AS pk, {self.status} AS status FROM {self.table} {condition} "
-            f"FOR NO KEY UPDATE), logged AS ({insert} ON CONFLICT DO NOTHING RETURNING 1) "
-            f"UPDATE {self.table} SET {assignments} FROM held "
-            f"WHERE {self.table}.{self.pk} = held.pk AND EXISTS (SELECT FROM logged) RETURNING held.status",
+            f"WITH {HELD} AS (SELECT {self.pk} AS pk, {self.status} AS status FROM {self.table} {condition} "
+            f"FOR NO KEY UPDATE), {LOGGED} AS ({insert} ON CONFLICT DO NOTHING RETURNING 1) "
+            f"UPDATE {self.table} SET {assignments} FROM {HELD} "
+            f"WHERE {self.table}.{self.pk} = {HELD}.pk AND EXISTS (SELECT FROM {LOGGED}) "
+            f"RETURNING {HELD}.status",
             values + columns + assigned,
         )
 

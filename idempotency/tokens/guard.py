@@ -5,7 +5,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from django.db import DatabaseError, router
+from django.db import DatabaseError, connections, router
 from django.db.transaction import on_commit
 
 from idempotency import conf
@@ -85,6 +85,8 @@ class TokenGuard:
         disowned(self)
 
     def __enter__(self) -> Self:
+        if self._is_entered:
+            raise OperationInProgress("This guard is open already.")
         try:
             if self.is_joint:
                 self._open_transaction()
@@ -159,8 +161,8 @@ class TokenGuard:
     def _open_transaction(self) -> None:
         if not self._has_transaction:
             return
+        self._nesting = entered(connections[self.using], self)
         self._transaction = GuardedTransaction(self.using, on_commit=self._announce_completed)
-        self._nesting = entered(self._transaction.connection, self)
         with translated(), self._transaction.opened():
             pass
 

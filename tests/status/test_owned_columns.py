@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import pytest
-from django.db import DatabaseError, transaction
 
 from idempotency.exceptions import WrittenElsewhere
-from tests.project.models import Door, ExpressParcel, NumberedParcel, Parcel, Product
+from tests.project.models import Door, ExpressParcel, Locker, NumberedParcel, Parcel, Product
 
 pytestmark = pytest.mark.django_db
 
@@ -93,9 +94,48 @@ def test_a_row_that_has_nothing_but_its_status_can_be_saved():
     assert Door.objects.get() == door
 
 
-def test_a_row_that_was_deleted_is_not_made_anew_by_a_copy():
+def test_save_with_an_explicit_primary_key_leaves_the_row_that_is_there_its_status():
+    Locker.objects.create(name="A").transition_to("taken")
+    Locker(name="A").save()
+    assert Locker.objects.get().status == "taken"
+
+
+def test_save_with_an_explicit_primary_key_leaves_the_row_that_is_there_its_amounts():
+    product = Product.objects.create(name="tea", stock=5)
+    Product(pk=product.pk, name="green tea").save()
+    kept = Product.objects.get()
+    assert (kept.name, kept.stock) == ("green tea", 5)
+
+
+def test_a_copy_that_was_read_elsewhere_leaves_the_status_alone_too():
     old = Parcel.objects.create(reference="a")
-    Parcel.objects.all().delete()
-    with pytest.raises(DatabaseError, match="did not affect any rows"), transaction.atomic():
-        old.save()
-    assert Parcel.objects.count() == 0
+    Parcel.objects.get().transition_to("packed")
+    # As of a replica's.
+    old._state.db = "replica"
+    old.save(using="default")
+    assert Parcel.objects.get().status == "packed"
+
+
+def test_what_was_inserted_in_bulk_may_be_saved():
+    (parcel,) = Parcel.objects.bulk_create([Parcel(reference="a", pk=1)])
+    parcel.note = "fragile"
+    parcel.save()
+    assert Parcel.objects.get().note == "fragile"
+
+
+def test_a_copy_of_an_instance_knows_for_itself():
+    parcel = Parcel.objects.create(reference="a")
+    other = copy(parcel)
+    other.transition_to("packed")
+    with pytest.raises(WrittenElsewhere):
+        other.status = "lost"
+        other.save()
+    parcel.save()
+    assert Parcel.objects.get().status == "packed"
+
+
+def test_fixtures_bring_their_statuses():
+    parcel = Parcel.objects.create(reference="a")
+    parcel.status = "packed"
+    parcel.save_base(raw=True)
+    assert Parcel.objects.get().status == "packed"

@@ -48,7 +48,7 @@ def test_the_log_says_who_when_and_for_which_event(model):
     alice = User.objects.create(username="alice")
     parcel = made(model)
     parcel.transition_to("packed", event_id="e1", by=alice)
-    entry = parcel.logged_transition("e1")
+    entry = parcel.status_log().get()
     assert (entry.by, entry.event_id) == (f"auth.user:{alice.pk}", "e1")
     assert entry.at is not None
     assert entry.subject == parcel

@@ -56,8 +56,8 @@ def line(event: Any) -> str:
     since = event.parked_at.strftime("%Y-%m-%d %H:%M:%S")
     model, subject = event.subject_model, event.subject
     about = f"{model._meta.label if model else event.content_type_id} {event.object_id}"
-    now = "is gone" if subject is None else f"is {subject.current_status}"
-    if subject and not can_come(subject, event.to_status):
+    now = f"is {subject.current_status}" if isinstance(subject, StatusMixin) else "is gone"
+    if isinstance(subject, StatusMixin) and not can_come(subject, event.to_status):
         now += ", never again to be changed so"
     late = "OVERDUE " if event.is_overdue else ""
     return f"{late}{since} {about} {now}: {event.event_id} to {event.to_status}"
