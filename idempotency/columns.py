@@ -66,7 +66,7 @@ class OwnedColumnsMixin(models.Model):
         return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
 
     def _do_insert(self, *args: Any, **kwargs: Any) -> Any:
-        inserted = super()._do_insert(*args, **kwargs)
+        inserted = super()._do_insert(*args, **kwargs)  # type: ignore[misc]
         self.note_owned()
         return inserted
 

@@ -23,6 +23,10 @@ CONFLICT_NUMBERS = {*LOST_TIES, LOCK_WAIT_TIMEOUT}
 LOCK_NOT_AVAILABLE = "55P03"
 NOWAIT_REFUSED = 3572
 FAILED_TRANSACTION = "25P02"
+# psycopg has no code where it found the connection closed; 57P01 to 57P03: the server shuts down.
+LOST_CONNECTION_STATES = ("08", "57P")
+# Gone away, lost during a query, lost at a system call, killed.
+LOST_CONNECTION_NUMBERS = {2006, 2013, 2055, 1927}
 DUPLICATE_ENTRY = 1062
 
 
@@ -86,6 +90,16 @@ def is_outage(error: BaseException) -> bool:
     """Whether the store could not be reached, or SQLite stayed locked."""
     # SQLite says a missing table the same way; that is a forgotten migrate, and no retry mends it.
     return isinstance(error, OperationalError | InterfaceError) and "no such table" not in str(error)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether the server, or the way to it, was gone: whatever was asked, it was not the question's fault."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False
+    if (number := error_number(error)) is not None:
+        return number in LOST_CONNECTION_NUMBERS
+    state, driver = sqlstate(error), type(error.__cause__).__module__
+    return driver.startswith("psycopg") and (state is None or state.startswith(LOST_CONNECTION_STATES))
 
 
 def insert_once(row: Model, using: str) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db import connections
 
-from idempotency.database import is_conflict
+from idempotency.database import is_conflict, is_lost_connection
 from idempotency.exceptions import NotApplied, OperationInProgress, StoreUnavailable, TransitionRejected
 from idempotency.keys import ScopedKey
 from idempotency.nesting import adopted, disowned, entered, left
@@ -132,7 +132,7 @@ class TransitionGuard:
             self._transaction.roll_back(error)
             change.undone()
             refuse_inner(error)
-            if is_conflict(error) or not change.is_telling:
+            if is_conflict(error) or is_lost_connection(error) or not change.is_telling:
                 with translated():
                     raise
             raise

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError, connections, router, transaction
 
 from idempotency.columns import OwnedColumnsMixin
 from idempotency.keys import Scope
@@ -118,9 +118,12 @@ class StatusMixin(OwnedColumnsMixin):
                     created.save(using=using, force_insert=True)
                     return created
             except IntegrityError:
-                # InnoDB shows what came in between to a locking read alone, in a transaction begun before.
-                with transaction.atomic(using=using):
-                    found = rows.filter(**where).select_for_update().first()
+                again = rows.filter(**where)
+                if connections[using].vendor == "mysql" and connections[using].in_atomic_block:
+                    # A plain read may show the time before somebody else's row came in between.
+                    again = again.select_for_update()
+                with translated():
+                    found = again.first()
                 if found is None:
                     raise
         if found is None:

@@ -35,7 +35,7 @@ from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
 from idempotency.tokens import tokens  # noqa: E402
 from idempotency.tokens.texts import PresentedToken  # noqa: E402
-from tests.processes import views  # noqa: E402
+from tests.processes import changes, views  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
 from tests.project.models import Order, Product  # noqa: E402
 
@@ -75,11 +75,22 @@ def request_with_token(alias, path, key):
     return {"status": response.status_code, "body": response.content.decode()}
 
 
+def found(key):
+    order = Order.objects.filter(reference=key)
+    return {
+        "orders": order.count(),
+        "products": Product.objects.filter(name=key).count(),
+        "records": IdempotencyRecord.objects.with_key(key).count(),
+        "order": list(order.values_list("pk", flat=True)),
+    }
+
+
 class Operation(NamedTuple):
-    """What meets with the accident and is retried, and what was done before."""
+    """What meets with the accident and is retried, what was done before, and what there is to count."""
 
     run: Callable[[str], dict[str, Any]]
     prepare: Callable[[str], object] | None = None
+    found: Callable[[str], dict[str, Any]] = found
 
 
 OPERATIONS = {
@@ -91,6 +102,13 @@ OPERATIONS = {
     f"{path} {alias}": Operation(partial(request_with_token, alias, path), prepare=partial(issue, alias))
     for alias in ("default", "redis")
     for path in ("token-race", "restored-token-race", "token-and-key-race")
+}
+OPERATIONS |= {
+    "transition": Operation(changes.transition, changes.prepare_waiting, changes.found_parcel),
+    "transition at once": Operation(changes.transition_at_once, changes.prepare_plain, changes.found_parcel),
+    "guard": Operation(changes.guard, changes.prepare_plain, changes.found_parcel),
+    "park": Operation(changes.park, changes.prepare_parking, changes.found_parcel),
+    "increment": Operation(changes.increment, changes.prepare_product, changes.found_product),
 }
 
 
@@ -129,16 +147,6 @@ ACCIDENTS = {"kill": kill, "end-session": end_session}
 ended = []
 
 
-def found(key):
-    order = Order.objects.filter(reference=key)
-    return {
-        "orders": order.count(),
-        "products": Product.objects.filter(name=key).count(),
-        "records": IdempotencyRecord.objects.with_key(key).count(),
-        "order": list(order.values_list("pk", flat=True)),
-    }
-
-
 def suffer(operation, key, line, accident):
     answer = run_until(line, partial(operation, key), accident)
     return {**answer, "ended": bool(ended)}
@@ -150,12 +158,12 @@ def is_busy(answer):
 
 def retry(operation, key):
     """The same in full, until it is no longer being worked on."""
-    before = found(key)
+    before = operation.found(key)
     began = time.monotonic()
-    while is_busy(answer := operation(key)) and time.monotonic() < began + STUCK:
+    while is_busy(answer := operation.run(key)) and time.monotonic() < began + STUCK:
         time.sleep(0.005)
     seconds = time.monotonic() - began
-    return {**answer, "before": before, "seconds": seconds, **found(key)}
+    return {**answer, "before": before, "seconds": seconds, **operation.found(key)}
 
 
 def in_child(function, *arguments):
@@ -183,12 +191,12 @@ def report(write, function, arguments):
 
 
 def crash(operation_name, accident, numbered_place):
-    operation, prepare = OPERATIONS[operation_name]
+    operation = OPERATIONS[operation_name]
     line, place = numbered_place
     key = f"{operation_name}-{line}".replace(" ", "-")
-    if prepare:
-        in_child(prepare, key)
-    number, answer = in_child(suffer, operation, key, line, accident)
+    if operation.prepare:
+        in_child(operation.prepare, key)
+    number, answer = in_child(suffer, operation.run, key, line, accident)
     retried = in_child(retry, operation, key)[1]
     return {"place": place, "key": key, "signal": number, "answer": answer, "retry": retried}
 
@@ -202,27 +210,29 @@ def first_time(places):
     return [(line, place) for line, place in enumerate(places) if place not in places[:line]]
 
 
+WHERE_THE_DATABASE_IS = (
+    *("records/", "status/", "ledger.py", "transactions.py"),
+    *(views.__file__, changes.__file__),
+)
+
+
 def where_the_database_is(places):
-    return [
-        (line, place)
-        for line, place in first_time(places)
-        if place.startswith(("records/", "transactions.py", views.__file__))
-    ]
+    return [(line, place) for line, place in first_time(places) if place.startswith(WHERE_THE_DATABASE_IS)]
 
 
 MOMENTS = {"all": every_time, "first": first_time, "database": where_the_database_is}
 
 
 def main(operation_name, accident, moments):
-    operation, prepare = OPERATIONS[operation_name]
-    if prepare:
-        prepare("warm")
-    operation("warm")
-    if prepare:
-        prepare("counted")
+    operation = OPERATIONS[operation_name]
+    if operation.prepare:
+        operation.prepare("warm")
+    operation.run("warm")
+    if operation.prepare:
+        operation.prepare("counted")
     connections.close_all()
     gc.freeze()
-    lines = in_child(executed_lines, partial(operation, "counted"))[1]
+    lines = in_child(executed_lines, partial(operation.run, "counted"))[1]
     with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
         meet = partial(crash, operation_name, ACCIDENTS[accident])
         json.dump(pool.map(meet, MOMENTS[moments](lines), chunksize=1), sys.stdout)

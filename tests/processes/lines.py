@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import idempotency
-from tests.processes import views
+from tests.processes import changes, views
 
 PACKAGE = str(Path(idempotency.__file__).parent) + "/"
-# The handler too: between its writes, and after them.
-TRACED = (PACKAGE, views.__file__)
+# What they guard too: between its writes, and after them.
+TRACED = (PACKAGE, views.__file__, changes.__file__)
 
 
 def before_each_line(act: Callable[[int, str], object]) -> None:
