@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, transaction
 
 from idempotency.database import DUPLICATE_ENTRY, NOW, error_number
+from idempotency.exceptions import WrittenElsewhere
 from idempotency.models import StatusTransition
 from idempotency.status.events import Event
 from idempotency.status.graph import Status
@@ -57,9 +58,10 @@ class ChangeStatement:
                 found = cursor.fetchone()
             return found and Applied(self.row.field.to_python(found[0]))
         with transaction.atomic(using=self.row.using, savepoint=False):
-            is_applied = self._log() and self._run(self._update()) == 1
-        if not is_applied:
-            return None
+            if not self._log():
+                return None
+            if self._run(self._update()) != 1:  # a trigger's doing: the row was locked
+                raise WrittenElsewhere(f"{self.row.instance!r} was logged as changed, and was not.")
         return Applied(self.sources[0] if self.tells_before else None)
 
     def _log(self) -> bool:

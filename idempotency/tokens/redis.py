@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Lock, Thread
 from typing import Any, NamedTuple
@@ -111,8 +110,15 @@ def give_back_until_done() -> None:
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
         for location in {due.location for due in list(_to_give_back)}:
-            with suppress(StoreUnavailable):
+            try:
                 give_back_to(location)
+            except StoreUnavailable:
+                continue
+            except Exception:
+                # Such as a connection that somebody else closed. Nobody is there to see this thread end.
+                logger.exception(
+                    "cannot be given back yet, and is tried again: tokens in CACHES[%r]", location
+                )
         with _thread_lock:
             if not _to_give_back:
                 _thread = None
