@@ -81,7 +81,6 @@ def test_what_no_database_locks_row_by_row_is_refused(rows):
         lock_rows(rows)
 
 
-@not_sqlite
 def test_outside_a_transaction_nothing_could_stay_locked(parcels):
     with pytest.raises(transaction.TransactionManagementError):
         lock_rows(Parcel.objects.all())
@@ -145,7 +144,8 @@ def test_a_change_that_was_refused_without_waiting_leaves_the_transaction_around
 @sqlite_only
 @pytest.mark.parametrize("option", ["nowait", "skip_locked"])
 def test_sqlite_cannot_choose_whether_to_wait_and_says_so(option):
-    with pytest.raises(NotSupportedError, match=f"SQLite cannot lock rows with {option}"):
+    refusal = pytest.raises(NotSupportedError, match=f"SQLite cannot lock rows with {option}")
+    with refusal, transaction.atomic():
         lock_rows(Parcel.objects.all(), **{option: True})
 
 
