@@ -8,6 +8,7 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection
 
+from idempotency.checks.statuses import check_ledgers, check_logs, check_statuses
 from idempotency.models import LedgerEntry, ParkedEvent, StatusTransition
 from idempotency.status import ByRank, BySequence, Park
 from idempotency.status.mixins import graph_of
@@ -22,8 +23,7 @@ def declared(monkeypatch):
         for name, value in attributes.items():
             monkeypatch.setattr(model, name, value)
         graph_of.cache_clear()
-        messages = [each for each in run_checks(tags=["idempotency"]) if each.id >= "idempotency.E015"]
-        messages = [each for each in messages if each.id <= "idempotency.E019"]
+        messages = [*check_statuses(), *check_ledgers(), *check_logs()]
         return [(each.id.removeprefix("idempotency."), each.obj, each.msg) for each in messages]
 
     yield declare
@@ -33,6 +33,12 @@ def declared(monkeypatch):
 
 def test_sound_models_have_no_complaints(declared):
     assert declared(Parcel) == []
+
+
+def test_the_checks_of_models_are_among_the_projects(declared):
+    declared(Parcel, status_lookup="note")
+    found = [each.obj for each in run_checks(tags=["idempotency"]) if each.id == "idempotency.E017"]
+    assert found == [Parcel]
 
 
 @pytest.mark.parametrize(
