@@ -92,6 +92,15 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InterfaceError) and "no such table" not in str(error)
 
 
+def has_fixed_snapshot(connection: BaseDatabaseWrapper) -> bool:
+    """Whether PostgreSQL shows this transaction nothing that was committed since it began."""
+    if connection.vendor != "postgresql" or not connection.in_atomic_block:
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('transaction_isolation')")
+        return bool(cursor.fetchone() != ("read committed",))
+
+
 def is_lost_connection(error: BaseException) -> bool:
     """Whether the server, or the way to it, was gone: whatever was asked, it was not the question's fault."""
     if not isinstance(error, OperationalError | InterfaceError):

@@ -9,6 +9,8 @@ from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, router, transaction
 
 from idempotency.columns import OwnedColumnsMixin
+from idempotency.database import has_fixed_snapshot
+from idempotency.exceptions import OperationInProgress
 from idempotency.keys import Scope
 from idempotency.models import StatusTransition
 from idempotency.models.subjects import AppendOnlyQuerySet
@@ -18,7 +20,7 @@ from idempotency.status.events import event_for, lookup_value
 from idempotency.status.graph import Status, TransitionGraph
 from idempotency.status.guard import TransitionGuard
 from idempotency.status.ordering import BaseOrdering, Outcome, Reject
-from idempotency.transactions import translated
+from idempotency.transactions import CONFLICT_INSIDE, translated
 
 
 class StatusMixin(OwnedColumnsMixin):
@@ -106,7 +108,10 @@ class StatusMixin(OwnedColumnsMixin):
         """The object that an event names, by the unique field ``status_lookup``.
 
         With ``defaults``, one that is not there is inserted first, with these values beside the looked up
-        one: locking a row that does not exist would lock out its neighbours, or nobody. Raises DoesNotExist.
+        one: locking a row that does not exist would lock out its neighbours, or nobody.
+
+        Raises DoesNotExist; IntegrityError (the defaults break a constraint); OperationInProgress (somebody
+        else inserts it, and the transaction around this one cannot see it yet); or StoreUnavailable.
         """
         using = using or router.db_for_write(cls)
         rows, where = cls._base_manager.using(using), {cls.status_lookup: lookup_value(cls, value)}
@@ -117,13 +122,15 @@ class StatusMixin(OwnedColumnsMixin):
                     created = cls(**{**defaults, **where})
                     created.save(using=using, force_insert=True)
                     return created
-            except IntegrityError:
+            except IntegrityError as error:
                 again = rows.filter(**where)
                 if connections[using].vendor == "mysql" and connections[using].in_atomic_block:
                     # A plain read may show the time before somebody else's row came in between.
                     again = again.select_for_update()
                 with translated():
                     found = again.first()
+                if found is None and has_fixed_snapshot(connections[using]):
+                    raise OperationInProgress(CONFLICT_INSIDE) from error
                 if found is None:
                     raise
         if found is None:

@@ -146,3 +146,14 @@ def test_an_event_that_was_parked_after_the_snapshot_is_not_forgotten(sessions_a
     parcel.refresh_from_db()
     assert parcel.status == "sent"
     assert not ParkedEvent.objects.exists()
+
+
+@at_each_level_here
+@not_sqlite
+def test_a_row_that_was_inserted_after_the_snapshot_is_found_or_looked_for_again(sessions_at, other_session):  # noqa: F811
+    cannot_be_seen = (VENDOR, sessions_at) == ("postgresql", "repeatable read")
+    with pytest.raises(OperationInProgress) if cannot_be_seen else nullcontext(), transaction.atomic():
+        assert not Parcel.objects.exists()
+        other_session(Parcel.for_event, "a", defaults={"note": "theirs"}).result()
+        Parcel.for_event("a", defaults={})
+    assert Parcel.for_event("a", defaults={}).note == "theirs"
