@@ -13,7 +13,7 @@ from django.db import connection
 from rest_framework.decorators import api_view
 from rest_framework.views import APIView
 
-from idempotency.checks.databases import check_alias
+from idempotency.checks.databases import check_aliases
 from idempotency.decorators import idempotent, idempotent_view
 from idempotency.exceptions import FingerprintMismatch, MissingPrincipal
 from idempotency.keys import principal_of
@@ -130,7 +130,7 @@ def test_what_a_view_committed_behind_the_guards_back_is_unknown_and_not_run_aga
 @pytest.mark.skipif(connection.vendor != "mysql", reason="InnoDB's isolation level")
 def test_reading_uncommitted_rows_is_a_check_error(monkeypatch):
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "isolation_level", "read uncommitted")
-    assert [message.id for message in check_alias()] == ["idempotency.E009"]
+    assert [message.id for message in check_aliases()] == ["idempotency.E009"]
 
 
 @pytest.mark.parametrize("scope", [User(username="unsaved"), ("tenant", None)])
