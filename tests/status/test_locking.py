@@ -81,6 +81,12 @@ def test_what_no_database_locks_row_by_row_is_refused(rows):
         lock_rows(rows)
 
 
+def test_rows_are_locked_where_they_are_written(parcels, monkeypatch):
+    monkeypatch.setattr("django.db.router.db_for_read", lambda *args, **hints: "replica")
+    with transaction.atomic():
+        assert len(lock_rows(Parcel.objects.all())) == Parcel.objects.using("default").count()
+
+
 def test_outside_a_transaction_nothing_could_stay_locked(parcels):
     with pytest.raises(transaction.TransactionManagementError):
         lock_rows(Parcel.objects.all())

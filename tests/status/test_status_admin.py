@@ -9,6 +9,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.urls import path
 
@@ -148,6 +149,15 @@ def test_a_new_object_is_given_its_first_amounts_and_later_ones_are_shown(operat
     shown = page(operator, f"/own/project/product/{product.pk}/change/")
     assert 'name="stock"' not in shown
     assert 'name="name"' in shown
+
+
+def test_an_owned_column_cannot_be_edited_in_a_list():
+    class Editing(StatusAdminMixin, admin.ModelAdmin):
+        list_display = ("reference", "status")
+        list_editable = ("status",)
+
+    with pytest.raises(ImproperlyConfigured, match="list_editable names status"):
+        Editing(Parcel, site)
 
 
 # Commands
