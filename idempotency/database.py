@@ -37,6 +37,13 @@ NOW = {
     "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
 }
 
+# The same plus a placeholder's microseconds.
+LATER = {
+    "postgresql": "statement_timestamp() + %s * interval '1 microsecond'",
+    "mysql": "UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND",
+    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', (%s / 1000000.0) || ' seconds')",
+}
+
 
 class DatabaseNow(Func):
     """The database's own time: deadlines must not depend on which machine asks.
@@ -111,7 +118,14 @@ def is_lost_connection(error: BaseException) -> bool:
     return driver.startswith("psycopg") and (state is None or state.startswith(LOST_CONNECTION_STATES))
 
 
-def insert_once(row: Model, using: str) -> bool:
+def impatient(connection: BaseDatabaseWrapper) -> str:
+    """Prefix of a statement that must not wait for a row; MySQL itself has none."""
+    if getattr(connection, "mysql_is_mariadb", False):
+        return "SET STATEMENT innodb_lock_wait_timeout=0 FOR "
+    return ""
+
+
+def insert_once(row: Model, using: str, prefix: str = "") -> bool:
     """Insert a row; False when a unique constraint says that there is one already, and nothing else is.
 
     The transaction goes on in both cases. Values may be expressions, such as DatabaseNow().
@@ -124,7 +138,7 @@ def insert_once(row: Model, using: str) -> bool:
     ((sql, params),) = query.get_compiler(using=using).as_sql()
     try:
         with connection.cursor() as cursor:
-            cursor.execute(sql, params)
+            cursor.execute(prefix + sql, params)
             return bool(cursor.rowcount == 1)
     except IntegrityError as error:
         if error_number(error) != DUPLICATE_ENTRY:

@@ -107,6 +107,52 @@ class TooManyTokens(IdempotencyError):
     retry_after = 60
 
 
+class AlreadyHandled(IdempotencyError):
+    """Raised by ``guard`` when its id was handled before, or is not to be handled again."""
+
+    code = "duplicate"
+    detail = "This was handled before, so it is not handled again."
+
+    def __init__(self, guard: object = None, detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.guard = guard
+
+
+class LockBusy(OperationInProgress):
+    """Somebody else holds the lock, and did so for as long as was to be waited."""
+
+    def __init__(self, name: str, retry_after: int = 1) -> None:
+        super().__init__(f"The lock {name!r} is held: retry when it is free.", retry_after=retry_after)
+        self.name = name
+
+
+class LockLost(OperationInProgress):
+    """The lock is not held any more: its time was over, or its medium forgot it or was away. Somebody
+    else may hold it, so nothing more may be done in its name."""
+
+    def __init__(self, name: str, detail: str | None = None) -> None:
+        super().__init__(detail or f"The lock {name!r} was lost: undo what is not committed, and retry.")
+        self.name = name
+
+
+class StaleFence(OperationInProgress):
+    """A later holder of the lock has written, or taken a fence, since this one took its own."""
+
+    detail = "A later holder of the lock was here: the write is refused. Read again, and retry."
+
+
+class LockNotHeld(RuntimeError):
+    """Something that only the holder of a lock may do, outside of its block."""
+
+
+class LockAlreadyHeld(RuntimeError):
+    """The lock is held by the very caller: it is not reentrant, and waiting for oneself takes for ever."""
+
+
+class ForkedConnection(RuntimeError):
+    """A connection to ZooKeeper that was opened before this process was forked off."""
+
+
 class TransitionRejected(IdempotencyError):
     """The status may not become that one from where it is. ``from_status`` and ``to_status`` say which."""
 

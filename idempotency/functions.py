@@ -1,4 +1,8 @@
-"""A function that happens once per key: its arguments are the payload, its result the response."""
+"""A function that happens once per key.
+
+By a record: its arguments are the payload, its result the response. By any other guard: whoever comes
+later is skipped.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.db import router
 
 from idempotency import conf
-from idempotency.asynchronous import AsyncGuard
-from idempotency.exceptions import AlreadyCompleted, IdempotencyError, InvalidKey
+from idempotency.asynchronous import AsyncGuard, Guard
+from idempotency.exceptions import AlreadyCompleted, AlreadyHandled, IdempotencyError, InvalidKey
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import Scope, ScopedKey, principal_of, valid_key
 from idempotency.models import IdempotencyRecord
@@ -22,6 +26,21 @@ from idempotency.payloads import arguments_material
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
+
+
+class KeyedGuard(Guard, Protocol):
+    key: ScopedKey
+    mechanism: str
+
+    @property
+    def database(self) -> str | None: ...
+
+
+class GuardSource(Protocol):
+    """What ``@idempotent(guard=…)`` takes: it makes a guard per key. Entering raises AlreadyHandled with
+    that guard where the function is to be skipped."""
+
+    def guard_for(self, key: ScopedKey, *, using: str | None = None) -> KeyedGuard: ...
 
 
 class IdempotentFunction:
@@ -36,6 +55,7 @@ class IdempotentFunction:
         using: str | Callable[..., str] | None,
         retention: timedelta | None,
         wait: timedelta | None,
+        source: GuardSource | None = None,
     ) -> None:
         self.function = function
         self.signature = inspect.signature(function)
@@ -44,14 +64,18 @@ class IdempotentFunction:
         self.key = key
         self.operation = operation or f"{function.__module__}.{function.__qualname__}"
         self.scope, self.using, self.retention, self.wait = scope, using, retention, wait
+        self.source = source
 
-    def guard(self, *args: Any, **kwargs: Any) -> RecordGuard:
+    def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         scope = self.scope(*args, **kwargs) if self.scope else ("function", "")
         using = self.using(*args, **kwargs) if callable(self.using) else self.using
+        key = ScopedKey(principal_of(scope), self.operation, self._key(bound, args, kwargs))
+        if self.source:
+            return self.source.guard_for(key, using=using)
         return RecordGuard(
-            ScopedKey(principal_of(scope), self.operation, self._key(bound, args, kwargs)),
+            key,
             Fingerprint(arguments_material(self.function, bound)),
             using=using or conf.database() or router.db_for_write(IdempotencyRecord),
             retention=self.retention,
@@ -73,13 +97,15 @@ class IdempotentFunction:
                 with guard:
                     with noted(foreign):
                         result = self.function(*args, **kwargs)
-                    guard.complete(StoredResponse.from_result(result))
+                    complete(guard, result)
                 return result
             except AlreadyCompleted as done:
                 return replayed_result(guard, done)
             except IdempotencyError as error:
                 if error not in foreign:
-                    announce(refused, guard.key, using=guard.using, error=error)
+                    announce_refusal(guard, error)
+                if is_skipped(guard, error):
+                    return None
                 raise
 
         return wrapper
@@ -93,13 +119,15 @@ class IdempotentFunction:
                 async with AsyncGuard(guard):
                     with noted(foreign):
                         result = await self.function(*args, **kwargs)
-                    guard.complete(StoredResponse.from_result(result))
+                    complete(guard, result)
                 return result
             except AlreadyCompleted as done:
                 return await sync_to_async(replayed_result)(guard, done)
             except IdempotencyError as error:
                 if error not in foreign:
-                    await sync_to_async(announce)(refused, guard.key, using=guard.using, error=error)
+                    await sync_to_async(announce_refusal)(guard, error)
+                if is_skipped(guard, error):
+                    return None
                 raise
 
         return wrapper
@@ -115,8 +143,22 @@ def noted(foreign: list[IdempotencyError]) -> Iterator[None]:
         raise
 
 
-def replayed_result(guard: RecordGuard, done: AlreadyCompleted) -> Any:
+def complete(guard: KeyedGuard, result: Any) -> None:
+    if isinstance(guard, RecordGuard):
+        guard.complete(StoredResponse.from_result(result))
+
+
+def announce_refusal(guard: KeyedGuard, error: IdempotencyError) -> None:
+    announce(refused, guard.key, using=guard.database, mechanism=guard.mechanism, error=error)
+
+
+def is_skipped(guard: KeyedGuard, error: IdempotencyError) -> bool:
+    """Whether there is nothing left to do for this call; another guard's refusal says nothing of it."""
+    return isinstance(error, AlreadyHandled) and error.guard is guard
+
+
+def replayed_result(guard: KeyedGuard, done: AlreadyCompleted) -> Any:
     if done.guard is not guard:  # one that the function entered itself
         raise done
-    announce(replayed, guard.key, using=guard.using, record=done.record)
+    announce(replayed, guard.key, using=guard.database, record=done.record)
     return done.record.response.result

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from hashlib import sha1
 from inspect import signature
@@ -19,6 +20,9 @@ from idempotency.exceptions import StoreUnavailable
 PASSING_ERRORS = re.compile(r"(^|[ -])(BUSY|MISCONF|NOREPLICAS|OOM|READONLY|UNKILLABLE) ")
 
 
+Argument = bytes | int | str
+
+
 class Script:
     """A Lua script: one step, whatever happens beside it. In a cluster all its keys have one hash tag."""
 
@@ -29,9 +33,9 @@ class Script:
     def sha(self) -> str:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, alias: str, keys: Sequence[str], arguments: Sequence[bytes | int]) -> Any:
+    def run(self, alias: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Raises StoreUnavailable, after which it is not known whether the script has run."""
-        try:
+        with outages():
             client = connection(alias)
             try:
                 return client.evalsha(self.sha, len(keys), *keys, *arguments)
@@ -40,10 +44,42 @@ class Script:
                 if type(error).__name__ != "NoScriptError":
                     raise
                 return client.eval(self.text, len(keys), *keys, *arguments)
-        except Exception as error:
-            if is_outage(error):
-                raise StoreUnavailable from error
-            raise
+
+    def run_many(self, alias: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        """One answer per call, in one round trip to each node. Each call is a step of its own: raises
+        StoreUnavailable when one could not be done, and others may have been."""
+        with outages():
+            client = connection(alias)
+            answers = self._pipelined(client, calls)
+            # A server that does not know the script has run none of them.
+            missing = [n for n, answer in enumerate(answers) if type(answer).__name__ == "NoScriptError"]
+            if missing:
+                client.script_load(self.text)
+                again = self._pipelined(client, [calls[number] for number in missing])
+                for number, answer in zip(missing, again, strict=True):
+                    answers[number] = answer
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            return answers
+
+    def _pipelined(self, client: Any, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.execute_command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
+
+
+@contextmanager
+def outages() -> Iterator[None]:
+    """Redis' errors as StoreUnavailable, where it could not be reached or cannot write at the moment."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise StoreUnavailable from error
+        raise
 
 
 def connection(alias: str) -> Any:
@@ -92,16 +128,12 @@ def eviction_policies(alias: str) -> set[str]:
     """``maxmemory-policy`` of every node that has a limit to its memory."""
     from redis.cluster import RedisCluster
 
-    try:
+    with outages():
         client = connection(alias)
         if isinstance(client, RedisCluster):
             nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())
         else:
             nodes = [client.info("memory")]
-    except Exception as error:
-        if is_outage(error):
-            raise StoreUnavailable from error
-        raise
     return {node["maxmemory_policy"] for node in nodes if node.get("maxmemory")}
 
 

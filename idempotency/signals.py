@@ -1,10 +1,12 @@
 """What happened to an operation, for metrics and audit.
 
-Every signal is sent with ``mechanism`` ("record", "token" or "status"), ``key`` (a ScopedKey; a token's
-has the token's digest for its key, a status change's the event id) and ``using`` (the guard's database
-alias, None for Redis). ``replayed`` has ``record`` too (of a status the log's entry, or None when it is
-stale); ``refused`` and ``failed_open`` have ``error``. ``completed`` comes after the commit.
-``parked`` says that an event came too early, and was kept.
+Every signal is sent with ``mechanism`` ("record", "token", "status", "unique-id" or "lock"), ``key`` (a
+ScopedKey; a token's has the token's digest for its key, a status change's the event id, a lock's its
+name) and ``using`` (the guard's database alias, None for Redis and ZooKeeper). ``replayed`` has
+``record`` too (of a status the log's entry, or None when it is stale); ``refused`` and ``failed_open``
+have ``error``. ``completed`` comes after the commit, or when a lock was released.
+``parked`` says that an event came too early, and was kept. ``lock_lost`` that a lock was lost while its
+holder was at work; it may be sent from the thread that renews locks.
 ``failed_open`` says that an operation runs unguarded, since its store is away and was set to let pass.
 
 A receiver's error is logged and never reaches the caller. ``claimed`` is sent inside the operation's
@@ -30,11 +32,13 @@ completed = Signal()
 abandoned = Signal()
 failed_open = Signal()
 parked = Signal()
+lock_lost = Signal()
 
 logger = logging.getLogger("idempotency")
 EVENTS = {claimed: "claimed", replayed: "replayed", refused: "refused"}
 EVENTS |= {completed: "completed", abandoned: "abandoned", failed_open: "failed open", parked: "parked"}
-LEVELS = {failed_open: logging.WARNING}
+EVENTS |= {lock_lost: "lost"}
+LEVELS = {failed_open: logging.WARNING, lock_lost: logging.WARNING}
 
 
 def announce(

@@ -168,6 +168,19 @@ def translated() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def asked(using: str) -> Iterator[None]:
+    """``translated()``, for a store that is asked outside of any transaction: a connection that was lost
+    is made anew the next time."""
+    try:
+        with translated():
+            yield
+    except StoreUnavailable:
+        if not connections[using].in_atomic_block:
+            connections[using].close_if_unusable_or_obsolete()
+        raise
+
+
 def nothing_kept() -> transaction.TransactionManagementError:
     """What a success is told whose writes were rolled back behind its back."""
     return transaction.TransactionManagementError(

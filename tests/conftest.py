@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from types import ModuleType
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,11 +13,16 @@ from django.urls import include, path
 from rest_framework.test import APIClient
 
 from idempotency import signals
+from idempotency.unique_ids import unique_ids
 from tests import services
 from tests.project import views
 
 MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
 """Aliases of IDEMPOTENCY_TOKENS; "default" is the database of the work."""
+
+
+UNIQUE_ID_MEDIUMS = ["default", "elsewhere", "redis", "redis-cluster"]
+"""Aliases of IDEMPOTENCY_UNIQUE_IDS; "elsewhere" is a database that is not the work's."""
 
 
 class Caller(APIClient):
@@ -102,13 +108,24 @@ def found(settings):
     return found
 
 
-@pytest.fixture(params=MEDIUMS)
-def alias(request):
-    """Each medium of tokens in turn; its server must be there in CI."""
-    if request.param in services.SERVICES and (lacking := services.missing(request.param)):
+def available(medium):
+    """The alias; its server must be there in CI."""
+    if medium in services.SERVICES and (lacking := services.missing(medium)):
         assert not services.CI, lacking
         pytest.skip(lacking)
-    return request.param
+    return medium
+
+
+@pytest.fixture(params=MEDIUMS)
+def alias(request):
+    """Each medium of tokens in turn."""
+    return available(request.param)
+
+
+@pytest.fixture(params=UNIQUE_ID_MEDIUMS)
+def ids(request):
+    """Unique ids on each medium in turn, that no other test has."""
+    return unique_ids(available(request.param), uuid4().hex)
 
 
 @pytest.fixture(params=[False, True], ids=["autocommit", "atomic-requests"])

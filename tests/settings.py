@@ -46,7 +46,15 @@ def database() -> dict[str, object]:
     }
 
 
-DATABASES = {"default": database()}
+def elsewhere() -> dict[str, object]:
+    """Another database on the same server, where a medium may be that is not the work's."""
+    other = database()
+    name = f"elsewhere{SUFFIX}"
+    test = {**other.get("TEST", {}), "NAME": f"test_{name}.sqlite3" if VENDOR == "sqlite" else f"test_{name}"}  # type: ignore[dict-item]
+    return {**other, "NAME": name, "TEST": test}
+
+
+DATABASES = {"default": database(), "elsewhere": elsewhere()}
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "redis": {
@@ -69,6 +77,12 @@ IDEMPOTENCY_TOKENS = {
     "redis": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis", "LIMIT": 1_000_000},
     "redis-cluster": {"BACKEND": REDIS_TOKENS, "LOCATION": "redis-cluster", "LIMIT": 1_000_000},
     "locmem": {"BACKEND": "idempotency.tokens.locmem.LocMemTokenStore"},
+}
+REDIS_UNIQUE_IDS = "idempotency.unique_ids.redis.RedisUniqueIdStore"
+IDEMPOTENCY_UNIQUE_IDS = {
+    "elsewhere": {"LOCATION": "elsewhere"},
+    "redis": {"BACKEND": REDIS_UNIQUE_IDS, "LOCATION": "redis"},
+    "redis-cluster": {"BACKEND": REDIS_UNIQUE_IDS, "LOCATION": "redis-cluster"},
 }
 SECRET_KEY = "only-for-tests"
 USE_TZ = True

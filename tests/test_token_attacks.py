@@ -13,12 +13,13 @@ from django.template import Context, Template, TemplateSyntaxError
 from django.test import RequestFactory
 from django.views import View
 
+from idempotency import redis_dues
 from idempotency.decorators import require_idempotency_token
 from idempotency.exceptions import DuplicateToken, MissingPrincipal, OutcomeUnknown, StoreUnavailable
 from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from idempotency.models import IdempotencyRecord
 from idempotency.policies.token import TokenPolicy, issue_to_caller
-from idempotency.tokens import redis, tokens
+from idempotency.tokens import tokens
 from idempotency.transactions import GuardedTransaction
 from tests.conftest import Caller, problem
 from tests.processes.redis_tokens import redis_behind_proxy, tokens_at
@@ -93,14 +94,14 @@ def test_where_anonymous_callers_are_allowed_they_need_no_cookies():
 
 def test_a_token_that_nobody_got_is_given_back_although_no_other_is_asked_for(settings, monkeypatch):
     """The caller's next request may be served by another process, which cannot give it back."""
-    monkeypatch.setattr(redis, "PAUSE", 0.01)
+    monkeypatch.setattr(redis_dues, "PAUSE", 0.01)
     with redis_behind_proxy() as proxy, tokens_at(settings, proxy.port, timeout=0.3) as store:
         token = store.issue(HOLDER).token
         proxy.fault("drop-reply", only="EVALSHA")
         with pytest.raises(StoreUnavailable), store.consume(token, HOLDER):
             Order.objects.create(reference="run")
         proxy.mend()
-        if thread := redis._thread:
+        if thread := redis_dues._thread:
             thread.join(30)
         with tokens("direct").consume(token, HOLDER):
             Order.objects.create(reference="run")

@@ -9,9 +9,9 @@ from redis import ConnectionError, TimeoutError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from idempotency import redis
+from idempotency import redis, work
 from idempotency.exceptions import DuplicateToken, StoreUnavailable, TooManyTokens
-from idempotency.tokens import guard, tokens
+from idempotency.tokens import tokens
 from idempotency.tokens.redis import CREATE, GIVE_BACK, TAKE
 from tests.processes.gates import STUCK
 from tests.processes.redis_link import Fault
@@ -157,7 +157,7 @@ def test_redis_py_sends_again_what_was_not_answered(proxy, store, retries):
 
 @pytest.mark.parametrize("retries", ["redis-py-retries"])
 def test_redis_py_is_not_told_that_its_own_command_was_another_caller(proxy, token, monkeypatch):
-    monkeypatch.setattr(guard, "ATTEMPTS", 1)
+    monkeypatch.setattr(work, "ATTEMPTS", 1)
     proxy.fault("drop-reply", only="EVALSHA", at=1, times=3)
     run(token)
     assert proxy.commands.count("EVALSHA") == 4
@@ -180,7 +180,7 @@ def test_when_every_attempt_fails_nothing_runs_and_the_token_stays_good(
 
 
 def test_what_a_vain_attempt_consumed_is_given_back_later(proxy, token, retries):
-    attempts = guard.ATTEMPTS * (1 + (retries != "once") * 3)
+    attempts = work.ATTEMPTS * (1 + (retries != "once") * 3)
     proxy.fault("drop-reply", only="EVALSHA", at=1, times=attempts)
     proxy.fault("drop-request", only="EVALSHA", at=attempts + 1, times=4)
     with pytest.raises(StoreUnavailable):
@@ -194,10 +194,10 @@ def test_what_a_vain_attempt_consumed_is_given_back_later(proxy, token, retries)
 
 @pytest.mark.parametrize(("retries", "fault"), [("once", "delay-request")])
 def test_a_late_attempt_that_gave_up_takes_nothing_from_another(proxy, token, fault):
-    proxy.fault(fault, only="EVALSHA", at=1, times=guard.ATTEMPTS)
+    proxy.fault(fault, only="EVALSHA", at=1, times=work.ATTEMPTS)
     with pytest.raises(StoreUnavailable):
         run(token)
-    proxy.wait_until_held(guard.ATTEMPTS)
+    proxy.wait_until_held(work.ATTEMPTS)
     run(token)
     assert used_once(token, proxy)
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 
+from idempotency import work
 from idempotency.exceptions import DuplicateToken, ExpiredToken, StoreUnavailable
-from idempotency.tokens import guard, tokens
+from idempotency.tokens import tokens
 from tests import services
 from tests.processes.gates import STUCK
 from tests.processes.redis_server import RedisServer
@@ -128,7 +129,7 @@ def test_a_halted_redis_is_waited_for_as_long_as_its_timeouts_say(server, own_st
     token = own_store.issue(HOLDER).token
     server.halt()
     # The attempts, and what they may have consumed is to be given back.
-    with refused_in((guard.ATTEMPTS + 1) * SHORT + 1):
+    with refused_in((work.ATTEMPTS + 1) * SHORT + 1):
         run(token)
     with refused_in(SHORT + 1):
         own_store.issue(HOLDER)

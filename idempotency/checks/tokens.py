@@ -21,9 +21,10 @@ from idempotency.tokens import BaseTokenStore, tokens
 from idempotency.tokens.database import DatabaseTokenStore
 from idempotency.tokens.locmem import LocMemTokenStore
 from idempotency.tokens.redis import RedisTokenStore
-from idempotency.tokens.stores import SETTING
 from idempotency.tokens.texts import valid_purpose
 from idempotency.views import TokenView
+
+SETTING = BaseTokenStore.SETTING
 
 
 def stores() -> Iterator[BaseTokenStore | ImproperlyConfigured]:

@@ -1,17 +1,25 @@
 """What is kept in the database, and the constraints that let each thing be done once."""
 
 from idempotency.models.ledger import LedgerEntry
+from idempotency.models.locks import LockFence, LockFenceQuerySet, LockLease, LockLeaseQuerySet
 from idempotency.models.records import IdempotencyRecord, RecordQuerySet
 from idempotency.models.status import ParkedEvent, ParkedEventQuerySet, StatusTransition
 from idempotency.models.tokens import IdempotencyToken, TokenQuerySet
+from idempotency.models.unique_ids import UniqueId, UniqueIdQuerySet
 
 __all__ = [
     "IdempotencyRecord",
     "IdempotencyToken",
     "LedgerEntry",
+    "LockFence",
+    "LockFenceQuerySet",
+    "LockLease",
+    "LockLeaseQuerySet",
     "ParkedEvent",
     "ParkedEventQuerySet",
     "RecordQuerySet",
     "StatusTransition",
     "TokenQuerySet",
+    "UniqueId",
+    "UniqueIdQuerySet",
 ]

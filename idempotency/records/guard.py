@@ -54,6 +54,8 @@ class RecordGuard:
     Effects outside the records' database are not covered.
     """
 
+    mechanism = "record"
+
     def __init__(
         self,
         key: ScopedKey,
@@ -81,6 +83,10 @@ class RecordGuard:
     def abandon(self) -> None:
         """Roll back on leaving and free the key."""
         self._abandoned = True
+
+    @property
+    def database(self) -> str | None:
+        return self.using
 
     @property
     def is_open(self) -> bool:

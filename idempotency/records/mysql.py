@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from django.db import DatabaseError, Error, IntegrityError
 
-from idempotency.database import DUPLICATE_ENTRY, LOCK_WAIT_TIMEOUT, NOW, error_number
+from idempotency.database import DUPLICATE_ENTRY, LATER, LOCK_WAIT_TIMEOUT, NOW, error_number, impatient
 from idempotency.exceptions import OperationInProgress
 from idempotency.models import IdempotencyRecord
 from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
@@ -22,15 +22,12 @@ class MySQLRecordStore(BaseRecordStore):
     """
 
     now = NOW["mysql"]
-    later = "UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND"
+    later = LATER["mysql"]
     named_lock: str | None = None
 
     @property
     def impatient(self) -> str:
-        """Prefix of a statement that must not wait for a row."""
-        if self.connection.mysql_is_mariadb:  # type: ignore[attr-defined]
-            return "SET STATEMENT innodb_lock_wait_timeout=0 FOR "
-        return ""
+        return impatient(self.connection)
 
     def claim(self, expired: Found | None) -> Found | None:
         if not self.impatient:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from idempotency.database import NOW
+from idempotency.database import LATER, NOW
 from idempotency.exceptions import OperationInProgress
 from idempotency.records.base import NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
@@ -26,7 +26,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
     """
 
     now = NOW["postgresql"]
-    later = "statement_timestamp() + %s * interval '1 microsecond'"
+    later = LATER["postgresql"]
     insert_suffix = " ON CONFLICT DO NOTHING"
 
     def claim(self, expired: Found | None) -> Found | None:

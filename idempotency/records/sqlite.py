@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from idempotency.database import NOW
+from idempotency.database import LATER, NOW
 from idempotency.records.base import BaseRecordStore, Found
 
 
@@ -8,7 +8,7 @@ class SQLiteRecordStore(BaseRecordStore):
     """The claim is the database's one write lock, which BEGIN IMMEDIATE has taken already."""
 
     now = NOW["sqlite"]
-    later = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', (%s / 1000000.0) || ' seconds')"
+    later = LATER["sqlite"]
     insert_suffix = " ON CONFLICT DO NOTHING"
 
     def claim(self, expired: Found | None) -> Found | None:

@@ -1,24 +1,21 @@
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, overload
 
-from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
 from idempotency import conf
 from idempotency.exceptions import StoreUnavailable
 from idempotency.keys import Scope, principal_of
+from idempotency.mediums import BaseMedium
 from idempotency.signals import announce, failed_open
 from idempotency.tokens.answers import Answer, OnFailure
 from idempotency.tokens.guard import TokenGuard
 from idempotency.tokens.texts import PresentedToken, new_texts, valid_purpose
-
-MILLISECOND = timedelta(milliseconds=1)
-LONGEST = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class IssuedToken:
         return self.token
 
 
-class BaseTokenStore(ABC):
+class BaseTokenStore(BaseMedium):
     """Tokens in one medium: each consumed at most once, by the principal and for the purpose it was
     issued to, until its lifetime is over. A used token is remembered for the retention beyond that.
 
@@ -40,6 +37,7 @@ class BaseTokenStore(ABC):
     transaction of the work itself (``database``).
     """
 
+    SETTING = "IDEMPOTENCY_TOKENS"
     DEFAULTS: ClassVar[dict[str, Any]] = {
         "BACKEND": "idempotency.tokens.database.DatabaseTokenStore",
         "LOCATION": None,
@@ -48,23 +46,13 @@ class BaseTokenStore(ABC):
         "LIMIT": 1000,
         "FAIL_OPEN": False,
     }
-    #: Alias of the database that the medium is; None where it is none.
-    database: str | None = None
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
-        self.alias = alias
-        self.location: str | None = options["LOCATION"]
-        if not isinstance(self.location, str | None):
-            raise ImproperlyConfigured(f"{self._name('LOCATION')} must be an alias, not {self.location!r}.")
-        self.lifetime = self._duration("LIFETIME", options["LIFETIME"])
-        retention = options["RETENTION"]
-        self._retention = None if retention is None else self._duration("RETENTION", retention)
-        self.limit: int = options["LIMIT"]
-        if not isinstance(self.limit, int) or isinstance(self.limit, bool) or self.limit < 1:
-            raise ImproperlyConfigured(f"{self._name('LIMIT')} must be an int above 0, not {self.limit!r}.")
-        self.fail_open: bool = options["FAIL_OPEN"]
-        if not isinstance(self.fail_open, bool):
-            raise ImproperlyConfigured(f"{self._name('FAIL_OPEN')} must be a bool, not {self.fail_open!r}.")
+        super().__init__(alias, options)
+        self.lifetime = self.duration("LIFETIME")
+        self._retention = None if options["RETENTION"] is None else self.duration("RETENTION")
+        self.limit = self.count("LIMIT")
+        self.fail_open = self.flag("FAIL_OPEN")
 
     @property
     def retention(self) -> timedelta:
@@ -143,13 +131,3 @@ class BaseTokenStore(ABC):
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         """Make a token that this nonce consumed good again, for what is left of its lifetime; do nothing
         to any other. May be repeated, and put off while the store is away."""
-
-    def _duration(self, option: str, value: Any) -> timedelta:
-        if not isinstance(value, timedelta) or not MILLISECOND <= value <= LONGEST:
-            raise ImproperlyConfigured(
-                f"{self._name(option)} must be a timedelta above 0, at most 100 years, not {value!r}."
-            )
-        return value
-
-    def _name(self, option: str) -> str:
-        return f"IDEMPOTENCY_TOKENS[{self.alias!r}][{option!r}]"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import router, transaction
 from django.db.models import BooleanField, ExpressionWrapper, F, Q
 from django.utils import timezone
 
@@ -16,7 +16,7 @@ from idempotency.models import IdempotencyToken, TokenQuerySet
 from idempotency.tokens.answers import Answer
 from idempotency.tokens.base import BaseTokenStore
 from idempotency.tokens.texts import PresentedToken
-from idempotency.transactions import translated
+from idempotency.transactions import asked, translated
 
 logger = logging.getLogger("idempotency")
 LIVE = ExpressionWrapper(Q(expires_at__gt=DatabaseNow()), BooleanField())
@@ -61,15 +61,9 @@ class DatabaseTokenStore(BaseTokenStore):
         return expires_at if timezone.is_aware(expires_at) else timezone.now() + self.lifetime
 
     def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
-        connection = connections[self.database]
-        try:
-            # Within the transaction of the work, where there is one; else committed on the spot.
-            with translated(), transaction.atomic(using=self.database, savepoint=False):
-                return self._take(token, nonce, comes_again)
-        except StoreUnavailable:
-            if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
-            raise
+        # Within the transaction of the work, where there is one; else committed on the spot.
+        with asked(self.database), transaction.atomic(using=self.database, savepoint=False):
+            return self._take(token, nonce, comes_again)
 
     def _take(self, token: PresentedToken, nonce: bytes, comes_again: bool) -> Answer:
         row = self.rows.filter(digest=token.digest)

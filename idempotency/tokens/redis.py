@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import Any
 
-from django.core.cache import caches
-from django.core.exceptions import ImproperlyConfigured
-
-from idempotency.exceptions import StoreUnavailable, TooManyTokens
+from idempotency import redis_dues
+from idempotency.exceptions import TooManyTokens
+from idempotency.mediums import MILLISECOND
 from idempotency.redis import Script, prefix
 from idempotency.tokens.answers import Answer
-from idempotency.tokens.base import MILLISECOND, BaseTokenStore
+from idempotency.tokens.base import BaseTokenStore
 from idempotency.tokens.texts import PresentedToken
-
-logger = logging.getLogger("idempotency")
 
 # A token's value is its binding (16 bytes), and once it is used the nonce of who did (16 more).
 # Any script may run twice: redis-py repeats a command whose reply was lost.
@@ -77,71 +71,6 @@ return 1
 ANSWERS = (Answer.EXPIRED, Answer.FOREIGN, Answer.USED, Answer.WON)
 
 
-class Return(NamedTuple):
-    location: str
-    key: str
-    nonce: bytes
-    retention: int
-
-
-# What could not be given back yet. It is lost with the process, and its tokens then stay spent.
-_to_give_back: dict[Return, None] = {}
-MOST_DUE = 10_000
-_thread: Thread | None = None
-_thread_lock = Lock()
-PAUSE, LONGEST_PAUSE = 0.25, 1.0
-
-
-def give_back_soon() -> None:
-    """Have a thread of this process ask Redis until it is back: a caller who retries may well be served
-    by another process, which would say that the token was used."""
-    global _thread
-    with _thread_lock:
-        # After a fork it is there, and not alive.
-        if _thread is None or not _thread.is_alive():
-            _thread = Thread(target=give_back_until_done, name="idempotency-give-back", daemon=True)
-            _thread.start()
-
-
-def give_back_until_done() -> None:
-    global _thread
-    pause = PAUSE
-    while True:
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
-        for location in {due.location for due in list(_to_give_back)}:
-            try:
-                give_back_to(location)
-            except StoreUnavailable:
-                continue
-            except Exception:
-                # Such as a connection that somebody else closed. Nobody is there to see this thread end.
-                logger.exception(
-                    "cannot be given back yet, and is tried again: tokens in CACHES[%r]", location
-                )
-        with _thread_lock:
-            if not _to_give_back:
-                _thread = None
-                break
-    caches.close_all()
-
-
-def give_back_to(location: str, key: str | None = None) -> None:
-    """Whatever is due there, or only a key's. Raises StoreUnavailable as soon as one cannot be given back.
-
-    What is due stays so until it is done: another thread that asks for the token meanwhile would be told
-    that it was used. Doing it twice does no harm.
-    """
-    for due in list(_to_give_back):
-        if due.location != location or key not in (None, due.key):
-            continue
-        try:
-            GIVE_BACK.run(due.location, [due.key], [due.nonce, due.retention])
-        except ImproperlyConfigured:  # the alias is not there any more
-            logger.warning("cannot be given back, and stays spent: a token in CACHES[%r]", location)
-        _to_give_back.pop(due, None)
-
-
 class RedisTokenStore(BaseTokenStore):
     """Tokens in the Redis of a django-redis cache. LOCATION is its alias in CACHES, by default "default".
 
@@ -163,20 +92,16 @@ class RedisTokenStore(BaseTokenStore):
 
     def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
         key = self._key(token)
-        if _to_give_back:
-            give_back_to(self.location, key)
+        # What is still to be given back would be told that it was used.
+        redis_dues.settle(self.location, key)
         arguments: list[bytes | int] = [token.binding, nonce, self.retention // MILLISECOND, int(comes_again)]
         return ANSWERS[TAKE.run(self.location, [key], arguments)]
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
-        key, retention = self._key(token), self.retention // MILLISECOND
-        if len(_to_give_back) < MOST_DUE:
-            _to_give_back[Return(self.location, key, nonce, retention)] = None
-        try:
-            give_back_to(self.location, key)
-        except StoreUnavailable:
-            logger.warning("given back later: token %s", token.key)
-            give_back_soon()
+        arguments = (nonce, self.retention // MILLISECOND)
+        redis_dues.owe(
+            self.location, GIVE_BACK, (self._key(token),), arguments, f"give back token {token.key}"
+        )
 
     def _key(self, token: PresentedToken) -> str:
         return f"{prefix(self.location)}:token:{{{token.place}}}:{token.digest.hex()}"

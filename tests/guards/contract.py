@@ -98,6 +98,22 @@ class GuardContract:
             connections.close_all()
 
 
+class OneWriterOnSQLite:
+    """For guards that hold a transaction open around the work: SQLite has one writer at a time."""
+
+    def test_a_second_caller_is_refused_while_the_first_is_inside(self):
+        self.one_writer_at_a_time()
+        super().test_a_second_caller_is_refused_while_the_first_is_inside()
+
+    def test_another_key_gets_in_meanwhile(self):
+        self.one_writer_at_a_time()
+        super().test_another_key_gets_in_meanwhile()
+
+    def one_writer_at_a_time(self):
+        if connection.vendor == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+
+
 class UnderRepeatableRead:
     """Runs a contract under another isolation level than Django's own."""
 

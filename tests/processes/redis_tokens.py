@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from django_redis.pool import ConnectionFactory
 
-from idempotency.tokens import redis, tokens
+from idempotency import redis_dues
+from idempotency.tokens import tokens
 from tests import services
 from tests.processes.gates import STUCK
 from tests.processes.redis_proxy import FaultyRedis
@@ -48,7 +49,7 @@ def tokens_at(settings, port, *, timeout=STUCK, pool=None, **options):
     try:
         yield tokens()
     finally:
-        redis._to_give_back.clear()
+        redis_dues._dues.clear()
         # django-redis keeps the pool, and it the sockets, for as long as the process lives.
         if pool := ConnectionFactory._pools.pop(url, None):
             pool.disconnect()

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db import DatabaseError, connections, router, transaction
+from django.db.models import Q
+
+from idempotency import conf
+from idempotency.database import (
+    LATER,
+    LOCK_WAIT_TIMEOUT,
+    DatabaseNow,
+    error_number,
+    impatient,
+    insert_once,
+)
+from idempotency.exceptions import OperationInProgress, StoreUnavailable
+from idempotency.models import UniqueId, UniqueIdQuerySet
+from idempotency.transactions import asked, repeated
+from idempotency.unique_ids.base import Answer, BaseUniqueIdStore, Said
+
+logger = logging.getLogger("idempotency")
+MICROSECOND = timedelta(microseconds=1)
+ATTEMPTS = 4
+TABLE = UniqueId._meta.db_table
+# Lock and insert in one statement: only the unique index is free of snapshots, and sees what was
+# committed before the lock was had.
+JOIN = f"""
+    WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(%s) AS mine), added AS (
+        INSERT INTO {TABLE} (digest, kept_until) SELECT %s, {LATER["postgresql"]} FROM lock WHERE mine
+        ON CONFLICT DO NOTHING RETURNING id
+    )
+    SELECT mine, EXISTS (SELECT FROM added) FROM lock
+"""
+
+
+class Row(NamedTuple):
+    pk: int
+    nonce: bytes | None
+    claimed_until: datetime | None
+    kept_until: datetime
+    now: datetime
+
+
+class DatabaseUniqueIdStore(BaseUniqueIdStore):
+    """Ids in a table. LOCATION is a database alias, by default the records'. SLICE and EXPECTED_IDS mean
+    nothing here: an id is remembered for exactly WINDOW, and deleted by ``manage.py purge_idempotency``.
+
+    Where that is the database of the work too, the id counts as handled when the work commits, and not
+    at all when it does not: no claim, nothing unknown. ``add()`` within a transaction goes with it too;
+    another ``add()`` of the same id then waits.
+    """
+
+    def __init__(self, alias: str, options: dict[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.database: str = self.location or conf.database() or router.db_for_write(UniqueId)
+
+    @property
+    def rows(self) -> UniqueIdQuerySet:
+        return UniqueId.objects.using(self.database)
+
+    def join(self, digest: bytes) -> Said:
+        connection = connections[self.database]
+        row = self._row(digest)
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                lock_id = int.from_bytes(digest[:8], "big", signed=True)
+                cursor.execute(JOIN, (lock_id, digest, self.window // MICROSECOND))
+                mine, added = cursor.fetchone()
+            if not mine:
+                return Said(Answer.CLAIMED)
+            return Said(Answer.WON) if added else self._take(row, inserted=False)
+        try:
+            return self._take(row, inserted=insert_once(row, self.database, impatient(connection)))
+        except DatabaseError as error:
+            if error_number(error) != LOCK_WAIT_TIMEOUT:
+                raise
+            return Said(Answer.CLAIMED)
+
+    def add(self, digests: Sequence[bytes], nonce: bytes) -> list[Said]:
+        # In one order, so that two callers do not wait for each other.
+        rows = [self._row(digest, nonce) for digest in sorted(digests)]
+        with asked(self.database):
+            said = repeated(lambda: self._add(rows, nonce), using=self.database)
+        return [said[digest] for digest in digests]
+
+    def _add(self, rows: list[UniqueId], nonce: bytes) -> dict[bytes, Said]:
+        if len(rows) == 1:
+            return {rows[0].digest: self._take(rows[0], inserted=insert_once(rows[0], self.database))}
+        with transaction.atomic(using=self.database, savepoint=False):
+            self.rows.bulk_create(rows, ignore_conflicts=True)
+            mine = self.rows.filter(digest__in=[row.digest for row in rows], nonce=nonce)
+            won = set(mine.values_list("digest", flat=True))
+            return {row.digest: self._take(row, inserted=row.digest in won) for row in rows}
+
+    def claim(self, digest: bytes, nonce: bytes) -> Said:
+        row = self._row(digest, nonce, is_claim=True)
+        with asked(self.database):
+            return self._take(row, inserted=insert_once(row, self.database))
+
+    def confirm(self, digest: bytes, nonce: bytes) -> bool:
+        row = self._row(digest, nonce, is_claim=True)
+        with asked(self.database):
+            return self._write(row, Q(nonce=nonce)) or insert_once(row, self.database)
+
+    def finish(self, digest: bytes, nonce: bytes) -> None:
+        row = self._row(digest, nonce)
+        try:
+            with asked(self.database):
+                if not self._write(row, Q(nonce=nonce)):
+                    insert_once(row, self.database)
+        except (StoreUnavailable, OperationInProgress):
+            logger.warning("stays claimed until its deadline, as its store is away: id %s", digest.hex())
+
+    def give_up(self, digests: Sequence[bytes], nonce: bytes) -> None:
+        try:
+            with asked(self.database):
+                self.rows.filter(digest__in=digests, nonce=nonce).delete()
+        except (StoreUnavailable, OperationInProgress):
+            logger.warning("cannot be given up, as their store is away: %s ids", len(digests))
+
+    def contains(self, digest: bytes) -> bool:
+        handled = Q(claimed_until=None)
+        if self.on_unknown == "discard":
+            handled |= Q(claimed_until__lte=DatabaseNow())
+        with asked(self.database):
+            return self.rows.live().filter(handled, digest=digest).exists()
+
+    def remove(self, digest: bytes, nonce: bytes) -> Said:
+        unclaimed = Q(claimed_until=None) | Q(claimed_until__lte=DatabaseNow())
+        with asked(self.database):
+            self.rows.filter(unclaimed, digest=digest).delete()
+            found = self._find(digest)
+        return self._say(found, nonce) if found and found.claimed_until else Said(Answer.WON)
+
+    def _row(self, digest: bytes, nonce: bytes | None = None, *, is_claim: bool = False) -> UniqueId:
+        now: Any = DatabaseNow()
+        claimed_until = now + self.claim_for if is_claim else None
+        kept_until = now + self.window + (self.claim_for if is_claim else timedelta(0))
+        return UniqueId(digest=digest, nonce=nonce, claimed_until=claimed_until, kept_until=kept_until)
+
+    def _take(self, row: UniqueId, *, inserted: bool) -> Said:
+        """The row is this caller's, or takes the place of one that stands for nothing any more."""
+        for _ in range(ATTEMPTS):
+            if inserted:
+                return Said(Answer.WON)
+            if found := self._find(row.digest):
+                said = self._say(found, row.nonce)
+                over = Q(kept_until__lte=DatabaseNow()) | Q(claimed_until__lte=DatabaseNow())
+                if said.answer is not Answer.WON or found.nonce == row.nonce is not None:
+                    return said
+                if self._write(row, Q(pk=found.pk, nonce=found.nonce) & over):
+                    return said
+            inserted = insert_once(row, self.database)
+        raise OperationInProgress
+
+    def _say(self, found: Row, nonce: bytes | None) -> Said:
+        """WON: it is this nonce's, or anybody's."""
+        if (nonce is not None and found.nonce == nonce) or found.kept_until <= found.now:
+            return Said(Answer.WON)
+        if found.claimed_until is None:
+            return Said(Answer.HANDLED)
+        if found.claimed_until > found.now:
+            return Said(Answer.CLAIMED, found.claimed_until - found.now)
+        return Said(Answer.HANDLED if self.on_unknown == "discard" else Answer.WON)
+
+    def _find(self, digest: bytes) -> Row | None:
+        rows = self.rows.filter(digest=digest)
+        if connections[self.database].vendor == "mysql" and connections[self.database].in_atomic_block:
+            # Under REPEATABLE READ only a locking read sees what the insert ran into.
+            rows = rows.select_for_update()
+        columns = ("pk", "nonce", "claimed_until", "kept_until", "now")
+        found = rows.annotate(now=DatabaseNow()).values_list(*columns).first()
+        return Row(*found) if found else None
+
+    def _write(self, row: UniqueId, condition: Q) -> bool:
+        values = {"nonce": row.nonce, "claimed_until": row.claimed_until, "kept_until": row.kept_until}
+        return self.rows.filter(condition, digest=row.digest).update(**values) == 1
