@@ -24,6 +24,9 @@ MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
 UNIQUE_ID_MEDIUMS = ["default", "elsewhere", "redis", "redis-cluster"]
 """Aliases of IDEMPOTENCY_UNIQUE_IDS; "elsewhere" is a database that is not the work's."""
 
+LOCK_MEDIUMS = ["default", "redis", "redis-cluster", "zookeeper"]
+"""Aliases of IDEMPOTENCY_LOCKS; "default" is the database."""
+
 
 class Caller(APIClient):
     """A user's client: ``post(path, data, key=…)``. Server errors are answers, not exceptions."""
@@ -161,3 +164,15 @@ def announced():
     yield seen
     for name, receive in receivers.items():
         getattr(signals, name).disconnect(receive)
+
+
+@pytest.fixture(params=LOCK_MEDIUMS)
+def medium(request):
+    """Each medium of locks in turn."""
+    return available(request.param)
+
+
+@pytest.fixture
+def name():
+    """Of a lock that no other test has."""
+    return uuid4().hex

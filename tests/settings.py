@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 
 from tests import services
 
@@ -83,6 +84,17 @@ IDEMPOTENCY_UNIQUE_IDS = {
     "elsewhere": {"LOCATION": "elsewhere"},
     "redis": {"BACKEND": REDIS_UNIQUE_IDS, "LOCATION": "redis"},
     "redis-cluster": {"BACKEND": REDIS_UNIQUE_IDS, "LOCATION": "redis-cluster"},
+}
+REDIS_LOCKS = "idempotency.locks.redis.RedisLockStore"
+ZOOKEEPER_LOCKS = "idempotency.locks.zookeeper.ZooKeeperLockStore"
+IDEMPOTENCY_LOCKS = {
+    "redis": {"BACKEND": REDIS_LOCKS, "LOCATION": "redis"},
+    "redis-cluster": {"BACKEND": REDIS_LOCKS, "LOCATION": "redis-cluster"},
+    "zookeeper": {
+        "BACKEND": ZOOKEEPER_LOCKS,
+        "LOCATION": services.zookeeper.hosts,
+        "TTL": timedelta(seconds=4),
+    },
 }
 SECRET_KEY = "only-for-tests"
 USE_TZ = True

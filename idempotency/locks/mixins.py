@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models, router, transaction
+from django.utils.translation import gettext_lazy as _
+
+from idempotency.exceptions import LockNotHeld, StaleFence
+from idempotency.locks.held import HeldLock, held_here
+from idempotency.models import LockFence
+
+
+class FencedMixin(models.Model):
+    """Rows that only the holder of a lock writes, and no holder whose time is over.
+
+    ``save()`` and ``delete()`` of an existing row carry the fence of the lock that ``lock_name()`` names,
+    which is to be held around them. They raise LockNotHeld outside of it; and StaleFence, in the
+    transaction that they are in, once a later holder has written or has taken a fence.
+
+    Ask for ``held.fence_in(alias)`` before reading what a decision rests on, and read it with
+    ``select_for_update()``: then no earlier holder's write comes after it. ``QuerySet.update()``, fixtures
+    and the insertion of new rows go around all of it.
+    """
+
+    fence = models.PositiveBigIntegerField(_("fence"), default=0, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def lock_name(self) -> str:
+        """The name of the lock that guards this row, such as ``f"order:{self.pk}"``."""
+        raise ImproperlyConfigured(f"{type(self).__name__} needs a lock_name(): the lock that guards a row.")
+
+    def save_base(self, raw: bool = False, *args: Any, **kwargs: Any) -> None:
+        self.__dict__["_is_unfenced"] = raw
+        try:
+            super().save_base(raw, *args, **kwargs)
+        finally:
+            del self.__dict__["_is_unfenced"]
+
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        using = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using):
+            model = type(self)._meta.get_field("fence").model
+            self._do_update(model._base_manager.using(using), using, self.pk, [], None, True)
+            return super().delete(using, keep_parents)
+
+    def _do_update(
+        self, base_qs: Any, using: Any, pk_val: Any, values: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Django's own hook around the UPDATE of save(), whichever way it came to be one."""
+        field = type(self)._meta.get_field("fence")
+        if self.__dict__.get("_is_unfenced") or base_qs.model is not field.model:
+            return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
+        held = held_here(self.lock_name())
+        if held is None:
+            if base_qs.filter(pk=pk_val).exists():
+                raise LockNotHeld(
+                    f"{type(self).__name__} {pk_val} is written by the holder of the lock "
+                    f"{self.lock_name()!r}: put `with lock(…):` around it. QuerySet.update() goes around it."
+                )
+            return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
+        fence = held.fence_in(using)
+        values = [(other, *rest) for other, *rest in values if other is not field] + [(field, None, fence)]
+        updated = super()._do_update(current(base_qs, held, fence), using, pk_val, values, *args, **kwargs)
+        if not updated and base_qs.filter(pk=pk_val).exists():
+            raise StaleFence
+        self.fence = fence
+        return updated
+
+
+def current(rows: Any, held: HeldLock, fence: int) -> Any:
+    """The rows, unless a later holder was here. The row's own number is compared anew when somebody else
+    has just written it; the lock's also tells of one who has not written yet."""
+    latest = LockFence.objects.using(rows.db).filter(digest=held.ticket.digest, number=fence)
+    return rows.filter(models.Exists(latest), fence__lte=fence)

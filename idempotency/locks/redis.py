@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+from idempotency.locks.base import BaseLockStore, Ticket, now
+from idempotency.redis import Script, connection, outages, prefix, socket_timeout
+
+# A lock is the nonce of its holder. Any script may run twice: redis-py repeats a command whose reply was
+# lost, and whoever has won must then be told so.
+# KEYS[2] is there while somebody waits, and KEYS[3] is what wakes one of them.
+ASK = Script("""
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+    if ARGV[3] == '1' then
+        redis.call('SET', KEYS[2], '1', 'PX', 2000)
+    end
+    return redis.call('PTTL', KEYS[1])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return -1
+""")
+
+RENEW = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+    return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+""")
+
+# 0: the lock is nobody's, which is also what a repeated release finds.
+RELEASE = Script("""
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then
+    redis.call('DEL', KEYS[1])
+    if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('LLEN', KEYS[3]) == 0 then
+        redis.call('RPUSH', KEYS[3], '1')
+        redis.call('PEXPIRE', KEYS[3], 1000)
+    end
+    return 1
+end
+return holder and -1 or 0
+""")
+
+# Whoever is woken and does not come is made up for when the next one's time is over.
+LONGEST_PAUSE = 0.5
+
+
+class RedisLockStore(BaseLockStore):
+    """Locks in the Redis of a django-redis cache. LOCATION is its alias in CACHES, by default "default".
+
+    One server decides, and a failover to a replica that lags behind may give a lock to a second holder:
+    a fence stops what the first one writes then.
+    """
+
+    location: str
+
+    def __init__(self, alias: str, options: dict[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.location = self.location or "default"
+
+    def ask(self, ticket: Ticket, ttl: float, *, waits: bool) -> float | None:
+        keys = self._keys(ticket)
+        ticket.asked_at = now()
+        left: int = ASK.run(self.location, keys, [ticket.nonce, int(ttl * 1000), int(waits)])
+        return None if left == -1 else left / 1000
+
+    def pause(self, ticket: Ticket, longest: float) -> None:
+        # Redis would wait for ever at 0; and a client must hear of it before its own timeout.
+        timeout = socket_timeout(self.location)
+        seconds = max(0.001, min(longest, LONGEST_PAUSE, *([timeout / 2] if timeout else [])))
+        with outages():
+            connection(self.location).blpop([self._keys(ticket)[2]], timeout=seconds)
+
+    def renew(self, ticket: Ticket, ttl: float) -> bool:
+        asked_at = now()
+        renewed = RENEW.run(self.location, self._keys(ticket)[:1], [ticket.nonce, int(ttl * 1000)])
+        if renewed:
+            ticket.asked_at = asked_at
+        return bool(renewed)
+
+    def holds(self, ticket: Ticket) -> bool:
+        with outages():
+            holder: bytes | None = connection(self.location).get(self._keys(ticket)[0])
+        return holder == ticket.nonce
+
+    def release(self, ticket: Ticket) -> bool:
+        answer: int = RELEASE.run(self.location, self._keys(ticket), [ticket.nonce])
+        return answer >= 0
+
+    def _keys(self, ticket: Ticket) -> list[str]:
+        if ticket.medium is None:
+            stem = f"{prefix(self.location)}:lock:{{{ticket.digest.hex()}}}"
+            ticket.medium = [stem, f"{stem}:waiting", f"{stem}:wake"]
+        keys: list[str] = ticket.medium
+        return keys

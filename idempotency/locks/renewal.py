@@ -1,0 +1,89 @@
+"""Renewing what is held for longer than its ttl: one thread for each medium, while there is something."""
+
+from __future__ import annotations
+
+import logging
+import os
+from threading import Condition, Thread
+
+from django.db import connections
+
+from idempotency.locks.base import now
+from idempotency.locks.held import HeldLock
+
+logger = logging.getLogger("idempotency")
+IDLE_SECONDS = 60.0
+
+
+class Renewals:
+    """The locks of one medium that are renewed, and when each is due."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._due: dict[HeldLock, float] = {}
+        self._thread: Thread | None = None
+        self._wakes_at = 0.0
+
+    def add(self, held: HeldLock) -> None:
+        due = now() + held.ttl / 3
+        with self._changed:
+            self._due[held] = due
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="idempotency-renewal", daemon=True)
+                self._wakes_at = due
+                self._thread.start()
+            elif due < self._wakes_at:
+                self._changed.notify()
+
+    def remove(self, held: HeldLock) -> None:
+        # Without waking the thread, for which that would be all.
+        self._due.pop(held, None)
+
+    def _run(self) -> None:
+        while (due := self._next()) is not None:
+            for held in due:
+                self._keep(held)
+            connections.close_all()
+
+    def _next(self) -> list[HeldLock] | None:
+        """Those that are due, when some are; None when there was nothing for a while."""
+        with self._changed:
+            while True:
+                present, due = now(), dict(self._due)
+                if ready := [held for held, at in due.items() if at <= present]:
+                    return ready
+                self._wakes_at = min(due.values(), default=present + IDLE_SECONDS)
+                woken = self._changed.wait(self._wakes_at - present)
+                if not due and not woken and not self._due:
+                    self._thread = None
+                    return None
+
+    def _keep(self, held: HeldLock) -> None:
+        try:
+            seconds = held.keep()
+        except Exception:
+            # Nobody is there to see this thread end, and the locks of others.
+            logger.exception("cannot be renewed, and is tried again: %s", held.key)
+            seconds = held.ttl / 10
+        with self._changed:
+            if seconds is None or not held.is_open:
+                self._due.pop(held, None)
+            elif held in self._due:
+                self._due[held] = now() + seconds
+
+
+_renewals: dict[str, Renewals] = {}
+
+
+def renew(held: HeldLock) -> None:
+    """Keep it, in the background, until its block is left."""
+    _renewals.setdefault(held.store.alias, Renewals()).add(held)
+
+
+def leave(held: HeldLock) -> None:
+    if renewals := _renewals.get(held.store.alias):
+        renewals.remove(held)
+
+
+# Threads do not survive a fork, and what the parent holds is not the child's to renew.
+os.register_at_fork(after_in_child=_renewals.clear)
