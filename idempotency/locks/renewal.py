@@ -12,7 +12,6 @@ from idempotency.locks.base import now
 from idempotency.locks.held import HeldLock
 
 logger = logging.getLogger("idempotency")
-IDLE_SECONDS = 60.0
 
 
 class Renewals:
@@ -33,6 +32,7 @@ class Renewals:
                 self._wakes_at = due
                 self._thread.start()
             elif due < self._wakes_at:
+                self._wakes_at = due
                 self._changed.notify()
 
     def remove(self, held: HeldLock) -> None:
@@ -46,17 +46,19 @@ class Renewals:
             connections.close_all()
 
     def _next(self) -> list[HeldLock] | None:
-        """Those that are due, when some are; None when there was nothing for a while."""
+        """Those that are due, when some are; None when there is nothing to renew."""
         with self._changed:
             while True:
                 present, due = now(), dict(self._due)
                 if ready := [held for held, at in due.items() if at <= present]:
                     return ready
-                self._wakes_at = min(due.values(), default=present + IDLE_SECONDS)
-                woken = self._changed.wait(self._wakes_at - present)
-                if not due and not woken and not self._due:
-                    self._thread = None
-                    return None
+                if present >= self._wakes_at:
+                    if not due:
+                        self._thread = None
+                        return None
+                    self._wakes_at = min(due.values())
+                # Most locks are released before they are due, and are not worth waking up for.
+                self._changed.wait(self._wakes_at - present)
 
     def _keep(self, held: HeldLock) -> None:
         try:
