@@ -8,9 +8,10 @@ from typing import Any, Self
 from django.db import models
 
 from idempotency.exceptions import WrittenElsewhere
+from idempotency.saving import WatchedSaveMixin
 
 
-class OwnedColumnsMixin(models.Model):
+class OwnedColumnsMixin(WatchedSaveMixin, models.Model):
     """``save()`` leaves these columns of an existing row alone. A copy that was read a while ago, and is
     saved for the sake of another field, would otherwise set them back to what they were then.
 
@@ -50,17 +51,13 @@ class OwnedColumnsMixin(models.Model):
     def save_base(self, raw: bool = False, *args: Any, **kwargs: Any) -> None:
         if not raw and not self._state.adding:
             self._refuse_assigned(kwargs.get("update_fields"))
-        self.__dict__["_saves_raw"] = raw
-        try:
-            super().save_base(raw, *args, **kwargs)
-        finally:
-            del self.__dict__["_saves_raw"]
+        super().save_base(raw, *args, **kwargs)
 
     def _do_update(
         self, base_qs: Any, using: Any, pk_val: Any, values: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Django's own hook around the UPDATE of save(), whichever way it came to be one."""
-        if not self.__dict__.get("_saves_raw"):
+        if not self.saves_raw:
             owned = self.owned_columns()
             values = [(field, *rest) for field, *rest in values if field.name not in owned]
         return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)

@@ -9,9 +9,10 @@ from django.utils.translation import gettext_lazy as _
 from idempotency.exceptions import LockNotHeld, StaleFence
 from idempotency.locks.held import HeldLock, held_here
 from idempotency.models import LockFence
+from idempotency.saving import WatchedSaveMixin
 
 
-class FencedMixin(models.Model):
+class FencedMixin(WatchedSaveMixin, models.Model):
     """Rows that only the holder of a lock writes, and no holder whose time is over.
 
     ``save()`` and ``delete()`` of an existing row carry the fence of the lock that ``lock_name()`` names,
@@ -32,13 +33,6 @@ class FencedMixin(models.Model):
         """The name of the lock that guards this row, such as ``f"order:{self.pk}"``."""
         raise ImproperlyConfigured(f"{type(self).__name__} needs a lock_name(): the lock that guards a row.")
 
-    def save_base(self, raw: bool = False, *args: Any, **kwargs: Any) -> None:
-        self.__dict__["_is_unfenced"] = raw
-        try:
-            super().save_base(raw, *args, **kwargs)
-        finally:
-            del self.__dict__["_is_unfenced"]
-
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         using = using or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
@@ -51,7 +45,7 @@ class FencedMixin(models.Model):
     ) -> Any:
         """Django's own hook around the UPDATE of save(), whichever way it came to be one."""
         field = type(self)._meta.get_field("fence")
-        if self.__dict__.get("_is_unfenced") or base_qs.model is not field.model:
+        if self.saves_raw or base_qs.model is not field.model:
             return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
         held = held_here(self.lock_name())
         if held is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 
 import pytest
+from django.core.serializers import deserialize, serialize
 
 from idempotency.exceptions import WrittenElsewhere
 from tests.project.models import Door, ExpressParcel, Locker, NumberedParcel, Parcel, Product
@@ -135,7 +136,7 @@ def test_a_copy_of_an_instance_knows_for_itself():
 
 
 def test_fixtures_bring_their_statuses():
-    parcel = Parcel.objects.create(reference="a")
-    parcel.status = "packed"
-    parcel.save_base(raw=True)
+    (fixture,) = deserialize("json", serialize("json", [Parcel.objects.create(reference="a")]))
+    fixture.object.status = "packed"
+    fixture.save()
     assert Parcel.objects.get().status == "packed"
