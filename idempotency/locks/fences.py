@@ -1,13 +1,15 @@
 """One source of fences, whatever the lock's medium: a row in the database of what is guarded.
 
 A medium's own counter would not do. A failover may wind it back at the very moment at which it gives a
-lock away twice.
+lock away twice. Here a number is also never less than the time in microseconds: it grows although its
+row was purged, or its database has forgotten the last second.
 """
 
 from __future__ import annotations
 
 from django.db import connections, transaction
 
+from idempotency.database import NOW
 from idempotency.models import LockFence
 from idempotency.transactions import asked
 
@@ -17,19 +19,19 @@ MICROSECONDS = {
     "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
 }
-PRESENT = {
-    "postgresql": "statement_timestamp()",
-    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
-    "mysql": "UTC_TIMESTAMP(6)",
-}
 TAKE = (
-    f"INSERT INTO {TABLE} (digest, number, taken_at) VALUES (%s, {{microseconds}}, {{present}}) "
-    f"ON CONFLICT (digest) DO UPDATE SET number = {TABLE}.number + 1, taken_at = excluded.taken_at "
+    f"INSERT INTO {TABLE} AS fence (digest, number, taken_at) "
+    "SELECT %s, {microseconds}, {present}{source} ON CONFLICT (digest) DO UPDATE "
+    "SET number = {greatest}(fence.number + 1, excluded.number), taken_at = excluded.taken_at "
     "RETURNING number"
 )
+# A lost number does no harm, so its commit need not wait for the disk. Not within a transaction, which
+# is somebody else's to be careful with.
+UNHURRIED = " FROM (SELECT set_config('synchronous_commit', 'off', true) AS off) AS setting WHERE off = 'off'"
 TAKE_MYSQL = (
     f"INSERT INTO {TABLE} (digest, number, taken_at) VALUES (%s, {{microseconds}}, {{present}}) "
-    "ON DUPLICATE KEY UPDATE number = LAST_INSERT_ID(number + 1), taken_at = VALUES(taken_at)"
+    "ON DUPLICATE KEY UPDATE number = LAST_INSERT_ID(GREATEST(number + 1, VALUES(number))), "
+    "taken_at = VALUES(taken_at)"
 )
 
 
@@ -38,7 +40,12 @@ def take_fence(digest: bytes, using: str) -> int:
     connection = connections[using]
     vendor = connection.vendor
     take = TAKE_MYSQL if vendor == "mysql" else TAKE
-    sql = take.format(microseconds=MICROSECONDS[vendor], present=PRESENT[vendor])
+    sql = take.format(
+        microseconds=MICROSECONDS[vendor],
+        present=NOW[vendor],
+        greatest="MAX" if vendor == "sqlite" else "GREATEST",
+        source=UNHURRIED if vendor == "postgresql" and not connection.in_atomic_block else " WHERE true",
+    )
     with asked(using), connection.cursor() as cursor:
         cursor.execute(sql, [digest])
         if vendor != "mysql":

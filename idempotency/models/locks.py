@@ -48,7 +48,7 @@ class LockFenceQuerySet(models.QuerySet["LockFence"]):
 class LockFence(models.Model):
     """The last fence that was taken of a lock, whatever the lock's medium.
 
-    It begins at the time in microseconds, so that it also grows when the row was purged in between.
+    It is never less than the time in microseconds, so that it also grows when the row was purged meanwhile.
     """
 
     digest = DigestField(max_length=DIGEST_SIZE)
