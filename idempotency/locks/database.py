@@ -35,8 +35,17 @@ class DatabaseLockStore(BaseLockStore):
     def ask(self, ticket: Ticket, ttl: float, *, waits: bool) -> float | None:
         ticket.asked_at = now()
         with asked(self.database):
+            if self._is_seen_held(ticket):
+                return LONGEST_PAUSE
             held = repeated(lambda: self._ask(ticket, ttl), using=self.database)
         return None if held else LONGEST_PAUSE
+
+    def _is_seen_held(self, ticket: Ticket) -> bool:
+        """SQLite has one writer at a time, and the holder may well be it: to write would be to wait."""
+        if connections[self.database].vendor != "sqlite":
+            return False
+        others = self.rows.filter(digest=ticket.digest).exclude(owner=ticket.nonce)
+        return others.filter(expires_at__gt=DatabaseNow()).exists()
 
     def _ask(self, ticket: Ticket, ttl: float) -> bool:
         row = LockLease(digest=ticket.digest, owner=ticket.nonce, expires_at=self._deadline(ttl))
