@@ -36,6 +36,9 @@ def main() -> int:
     if options.only_statuses:
         statuses(options, drivers[0])
         return 0
+    if options.only_locks:
+        locks(options, drivers[0])
+        return 0
     for driver in drivers:
         latency(options, driver, "own")
     for setup in () if options.only_own else ("tokens", "flat", "requests"):
@@ -44,6 +47,7 @@ def main() -> int:
         tokens(options, drivers[0])
     if not options.only_own:
         statuses(options, drivers[0])
+        locks(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
     if options.others:
@@ -64,6 +68,7 @@ def arguments() -> argparse.Namespace:
     add("--only-own", action="store_true", help="only the table of keys")
     add("--only-tokens", action="store_true", help="only the tables of tokens")
     add("--only-statuses", action="store_true", help="only the tables of statuses")
+    add("--only-locks", action="store_true", help="only the tables of locks")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -88,6 +93,15 @@ def statuses(options: argparse.Namespace, driver: str) -> None:
     print("\n".join(report.changes(found["result"]["alone"])))
     print("\nThe same row wanted by 8 processes")
     print("\n".join(report.fight(found["result"]["fight"])), flush=True)
+
+
+def locks(options: argparse.Namespace, driver: str) -> None:
+    found = worker(options, driver, "locks", rounds=options.rounds, block=options.block)
+    for medium, rows in found["result"]["alone"].items():
+        print(f"\n{report.versions(found['versions'])}: a lock that nobody else wants, on {medium}")
+        print("\n".join(report.locks(rows)))
+    print("\nFrom the release to whoever waits")
+    print("\n".join(report.handovers(found["result"]["handed_over"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

@@ -61,6 +61,23 @@ def fight(rows: list[dict[str, Any]]) -> list[str]:
     return table(cells)
 
 
+def locks(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [("", "µs", "ratio to the first", "quartiles", "goal")]
+    for row in rows:
+        low, high = row["quartiles"]
+        goal = f"<= {row['goal']}" if row["goal"] else ""
+        shown = (f"{row['ratio']:.2f}", f"{low:.2f} .. {high:.2f}", goal)
+        cells.append((row["name"], f"{row['microseconds']:.0f}", *shown))
+    return table(cells)
+
+
+def handovers(rows: list[dict[str, Any]]) -> list[str]:
+    header = ("", "ms, median", "worst")
+    return table(
+        [header, *((row["name"], f"{row['milliseconds']:.1f}", f"{row['worst']:.1f}") for row in rows)]
+    )
+
+
 def throughput(found: dict[str, Any], goal: float) -> list[str]:
     low, high = found["quartiles"]
     cells = [

@@ -60,6 +60,14 @@ IDEMPOTENCY_TOKENS = {
         "LIMIT": 10**6,
     },
 }
+IDEMPOTENCY_LOCKS = {
+    "redis": {"BACKEND": "idempotency.locks.redis.RedisLockStore", "LOCATION": "tokens"},
+    "zookeeper": {
+        "BACKEND": "idempotency.locks.zookeeper.ZooKeeperLockStore",
+        "LOCATION": services.zookeeper.hosts,
+        "TTL": timedelta(seconds=10),
+    },
+}
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]
