@@ -1,4 +1,4 @@
-"""Deleting records, or only their bodies, and tokens, in bounded batches beside live traffic."""
+"""Deleting records, or only their bodies, tokens, ids and leases, in bounded batches beside live traffic."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Max, Min, Model, QuerySet
+from django.db.models import Max, Min, QuerySet
 
 from idempotency.database import is_conflict
-from idempotency.models import IdempotencyRecord, IdempotencyToken, RecordQuerySet, TokenQuerySet
+from idempotency.models import (
+    IdempotencyRecord,
+    IdempotencyToken,
+    LockFence,
+    LockLease,
+    RecordQuerySet,
+    UniqueId,
+)
 from idempotency.responses import BodyState
 
 ATTEMPTS = 5
@@ -23,7 +30,9 @@ WINDOW = 10_000
 # Lower bounds lag behind: SQLite compares times as texts, in which .120 and .120000 differ.
 LAG = timedelta(seconds=1)
 
-Change = Literal["deleted", "dropped", "tokens"]
+Change = Literal["deleted", "dropped", "tokens", "ids", "leases", "fences"]
+# Their rows may be taken up again by a newcomer, in place: whether they are due is asked once they are held.
+TAKEN_UP_AGAIN: set[Change] = {"ids", "leases", "fences"}
 COMPLETED = IdempotencyRecord.State.COMPLETED
 
 # Given `WHERE id IN (…)`, InnoDB may scan a table of no great length: it then waits for rows that
@@ -40,15 +49,16 @@ MYSQL_DROP = f"UPDATE {MYSQL_ROWS} SET body = NULL, headers = '', body_state = {
 
 @dataclass
 class Purge:
-    """One run over the records and the tokens of one database.
+    """One run over the records of one database, and what other mechanisms keep there.
 
     Each batch is a short transaction of its own, and nothing is held between two. Rows that another
     transaction has locked are left to it, where the database can skip them. The methods return
     whether they came to the end; False means that ``seconds`` were over, with rows left. At least one
     batch is done, however short the time. Database errors pass through; what was done stays done.
 
-    ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens`` deleted, rows ``skipped`` because
-    somebody else held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
+    ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens``, ``ids``, ``leases`` and ``fences``
+    deleted, rows ``skipped`` because somebody else held them, and those found ``unfinished`` (running, or
+    outcome unknown) by ``erase()``.
     """
 
     using: str
@@ -73,14 +83,18 @@ class Purge:
         """Live ones only: an expired record goes as a whole."""
         return self.records.live().with_droppable_body(age)
 
-    def expired_tokens(self) -> TokenQuerySet:
-        return IdempotencyToken.objects.using(self.using).expired()
+    def forgettable(self) -> Iterator[tuple[Change, QuerySet[Any], str]]:
+        """What mechanisms other than records need not remember any longer, and by which column."""
+        yield "tokens", IdempotencyToken.objects.using(self.using).expired(), "kept_until"
+        yield "ids", UniqueId.objects.using(self.using).expired(), "kept_until"
+        yield "leases", LockLease.objects.using(self.using).expired(), "expires_at"
+        yield "fences", LockFence.objects.using(self.using).idle(), "taken_at"
 
     def delete_expired(self) -> bool:
         return self._sweep(self.expired(), "expires_at", "deleted")
 
-    def delete_expired_tokens(self) -> bool:
-        return self._sweep(self.expired_tokens(), "kept_until", "tokens")
+    def delete_forgettable(self) -> bool:
+        return all(self._sweep(rows, column, change) for change, rows, column in self.forgettable())
 
     def drop_bodies(self, age: timedelta) -> bool:
         return self._sweep(self.droppable(age), "created_at", "dropped")
@@ -101,7 +115,7 @@ class Purge:
                 continue
             for start in range(0, len(pks), self.batch_size):
                 batch = pks[start : start + self.batch_size]
-                self._process(IdempotencyRecord, batch, "deleted")
+                self._process(self.records, batch, "deleted")
         return True
 
     def _windows(self) -> Iterator[int]:
@@ -110,12 +124,13 @@ class Purge:
             yield from range(ends["first"], ends["last"] + 1, WINDOW)
 
     def _sweep(self, rows: QuerySet[Any], column: str, change: Change) -> bool:
+        due = rows if change in TAKEN_UP_AGAIN else rows.model._default_manager.using(self.using)
         reached: datetime | None = None
         skipped: dict[int, datetime] = {}
         while batch := self._next_batch(rows, column, reached, skipped):
             if self._time_is_up():
                 return False
-            held = self._process(rows.model, list(batch), change)
+            held = self._process(due, list(batch), change)
             reached = max(batch.values())
             skipped |= {pk: at for pk, at in batch.items() if pk not in held}
             skipped = {pk: at for pk, at in skipped.items() if at >= reached - LAG}
@@ -131,16 +146,16 @@ class Purge:
         rows = rows.exclude(pk__in=list(skipped)).order_by(column)
         return dict(rows.values_list("pk", column)[: self.batch_size])
 
-    def _process(self, model: type[Model], pks: list[int], change: Change) -> set[int]:
-        """Change those of the rows that nobody else holds; say which.
+    def _process(self, due: QuerySet[Any], pks: list[int], change: Change) -> set[int]:
+        """Change those of the rows that are due and that nobody else holds; say which.
 
-        They are named by primary key alone: nothing but deletion can happen to a completed record, or
-        to a token that nobody need remember.
+        Records and tokens are named by primary key alone: nothing but deletion can happen to a completed
+        record, or to a token that nobody need remember.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with transaction.atomic(using=self.using):
-                    held, changed = self._hold_and_write(model, pks, change)
+                    held, changed = self._hold_and_write(due, pks, change)
                 break
             except DatabaseError as error:
                 if attempt == ATTEMPTS or not is_conflict(error):
@@ -151,31 +166,33 @@ class Purge:
         self.on_progress(self.counts)
         return held
 
-    def _hold_and_write(self, model: type[Model], pks: list[int], change: Change) -> tuple[set[int], int]:
+    def _hold_and_write(self, due: QuerySet[Any], pks: list[int], change: Change) -> tuple[set[int], int]:
         """Lock the rows that are free and change them. Without SKIP LOCKED, the write is the first
         statement: on SQLite it then waits its turn, where an upgrade from reading would fail."""
         connection = connections[self.using]
         if not connection.features.has_select_for_update_skip_locked:
-            return set(pks), self._write(model, pks, change)
+            return set(pks), self._write(due, pks, change)
         if connection.vendor == "mysql":
-            return self._hold_and_write_mysql(model, pks, change)
-        rows = model._default_manager.using(self.using).filter(pk__in=pks)
+            return self._hold_and_write_mysql(due, pks, change)
+        rows = due.filter(pk__in=pks)
         held = set(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
-        return held, self._write(model, held, change)
+        return held, self._write(due, held, change)
 
-    def _write(self, model: type[Model], pks: Collection[int], change: Change) -> int:
+    def _write(self, due: QuerySet[Any], pks: Collection[int], change: Change) -> int:
         if change == "dropped":
             return self.records.filter(pk__in=pks).drop_bodies()
-        return model._default_manager.using(self.using).filter(pk__in=pks).delete()[0]
+        return due.filter(pk__in=pks).delete()[0]
 
     def _hold_and_write_mysql(
-        self, model: type[Model], pks: list[int], change: Change
+        self, due: QuerySet[Any], pks: list[int], change: Change
     ) -> tuple[set[int], int]:
-        table = model._meta.db_table
+        table = due.model._meta.db_table
         write = MYSQL_DROP if change == "dropped" else MYSQL_DELETE
         with connections[self.using].cursor() as cursor:
             cursor.execute(MYSQL_HOLD.format(table=table), [json.dumps(pks)])
             held = {pk for (pk,) in cursor.fetchall()}
+            if change in TAKEN_UP_AGAIN:
+                held = set(due.filter(pk__in=held).values_list("pk", flat=True))
             cursor.execute(write.format(table=table), [json.dumps(list(held))])
             return held, int(cursor.rowcount)
 

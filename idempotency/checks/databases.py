@@ -17,8 +17,11 @@ from idempotency.models import (
     IdempotencyRecord,
     IdempotencyToken,
     LedgerEntry,
+    LockFence,
+    LockLease,
     ParkedEvent,
     StatusTransition,
+    UniqueId,
 )
 from idempotency.tokens import tokens
 
@@ -28,6 +31,9 @@ OWN_MODELS: tuple[type[Model], ...] = (
     StatusTransition,
     ParkedEvent,
     LedgerEntry,
+    UniqueId,
+    LockLease,
+    LockFence,
 )
 
 

@@ -2,112 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from django.conf import settings
 from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.urls import get_resolver
 
-from idempotency import conf, redis
+from idempotency import conf
+from idempotency.checks.mediums import Mechanism, check_mediums, named
 from idempotency.checks.urlconf import GuardedView, callbacks, is_throttled
-from idempotency.database import SUPPORTED_VENDORS
-from idempotency.exceptions import StoreUnavailable
 from idempotency.tokens import BaseTokenStore, tokens
-from idempotency.tokens.database import DatabaseTokenStore
 from idempotency.tokens.locmem import LocMemTokenStore
 from idempotency.tokens.redis import RedisTokenStore
 from idempotency.tokens.texts import valid_purpose
 from idempotency.views import TokenView
 
 SETTING = BaseTokenStore.SETTING
-
-
-def stores() -> Iterator[BaseTokenStore | ImproperlyConfigured]:
-    configured = getattr(settings, SETTING, {})
-    for alias in conf.aliases(SETTING):
-        if isinstance(configured, Mapping) and alias not in configured:
-            continue  # the records' database, which has checks of its own
-        try:
-            yield tokens(alias)
-        except ImproperlyConfigured as error:
-            yield error
+TOKENS = Mechanism(
+    BaseTokenStore.SETTING,
+    BaseTokenStore.at,
+    RedisTokenStore,
+    wrong_setting="E010",
+    wrong_medium="E011",
+    evicted="the mark of a used token may be forgotten, and its late duplicate is then invited to run again",
+)
 
 
 def check_stores() -> Iterator[CheckMessage]:
-    for store in stores():
-        if isinstance(store, ImproperlyConfigured):
-            yield Error(str(store), id="idempotency.E010")
-            continue
-        yield from check_store(store)
-        if store.fail_open:
-            yield Warning(
-                f"{SETTING}[{store.alias!r}] fails open: while it is away, operations run unguarded.",
-                hint="Set FAIL_OPEN to False, unless running twice is better than not running for a while.",
-                id="idempotency.W009",
-            )
-
-
-def check_store(store: BaseTokenStore) -> Iterator[CheckMessage]:
-    named = f"{SETTING}[{store.alias!r}]"
-    if isinstance(store, LocMemTokenStore) and not hasattr(mail, "outbox"):
-        yield Error(
-            f"{named} keeps tokens in the memory of one process: the others neither know nor spend them.",
-            hint="Use Redis or the database; LocMemTokenStore is for tests.",
-            id="idempotency.E011",
-        )
-    if isinstance(store, DatabaseTokenStore):
-        if store.location and store.database not in connections:
-            yield Error(
-                f"{named} names the database {store.database!r}, which DATABASES does not have.",
-                hint=f"Use one of {', '.join(connections)} for LOCATION, or leave it out.",
-                id="idempotency.E011",
-            )
-        elif store.location and connections[store.database].vendor not in SUPPORTED_VENDORS:
-            yield Error(
-                f"{named} cannot be kept on {connections[store.database].display_name}.",
-                hint="Use PostgreSQL, MySQL or MariaDB (InnoDB), or SQLite.",
-                id="idempotency.E011",
-            )
-    if isinstance(store, RedisTokenStore):
-        yield from check_redis(store)
-
-
-def check_redis(store: RedisTokenStore) -> Iterator[CheckMessage]:
-    try:
-        timeout = redis.socket_timeout(store.location)
-    except ImproperlyConfigured as error:
-        yield Error(
-            f"{SETTING}[{store.alias!r}]: {error}",
-            hint="Name an alias of CACHES in LOCATION whose BACKEND is django_redis.cache.RedisCache.",
-            id="idempotency.E011",
-        )
+    yield from check_mediums(TOKENS)
+    if hasattr(mail, "outbox"):
         return
-    if timeout is None:
-        yield Warning(
-            f"CACHES[{store.location!r}] has no timeout: a Redis that hangs holds its callers for ever.",
-            hint='Set "SOCKET_TIMEOUT" and "SOCKET_CONNECT_TIMEOUT", in seconds, in its OPTIONS.',
-            id="idempotency.W010",
-        )
-
-
-def check_eviction() -> Iterator[CheckMessage]:
-    """Asks each Redis; one that is away is not this check's to report."""
-    for location in {store.location for store in stores() if isinstance(store, RedisTokenStore)}:
-        try:
-            policies = redis.eviction_policies(location)
-        except (StoreUnavailable, ImproperlyConfigured):
-            continue
-        if forgetful := sorted(policies - {"noeviction"}):
-            yield Warning(
-                f"CACHES[{location!r}] evicts ({', '.join(forgetful)}): the mark of a used token may be "
-                "forgotten, and its late duplicate is then invited to run again.",
-                hint="Set maxmemory-policy to noeviction there, or keep tokens in a Redis of their own.",
-                id="idempotency.W012",
+    for store in TOKENS.mediums():
+        if isinstance(store, LocMemTokenStore):
+            yield Error(
+                f"{named(store)} keeps tokens in the memory of one process: the others neither know nor "
+                "spend them.",
+                hint="Use Redis or the database; LocMemTokenStore is for tests.",
+                id="idempotency.E011",
             )
 
 

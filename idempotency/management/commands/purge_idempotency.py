@@ -18,13 +18,14 @@ from idempotency.purging import Purge
 
 LARGEST_BATCH = 10_000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+NOUNS = {"tokens": "token", "ids": "unique id", "leases": "lock lease", "fences": "lock fence"}
 LONGEST_AGE = timedelta(days=36_500)
 
 
 class Command(BaseCommand):
     help = (
-        "Delete expired idempotency records, and one-time tokens that need not be remembered any longer, in "
-        "short transactions that do not block live traffic. "
+        "Delete expired idempotency records, and one-time tokens, unique ids, and leases and fences of locks "
+        "that need not be remembered any longer, in short transactions that do not block live traffic. "
         "Records that are running, or whose outcome is unknown, are never touched. Exits with 0 when "
         "everything asked for is done, with 1 when not."
     )
@@ -111,19 +112,19 @@ def run(purge: Purge, age: timedelta | None, scope: tuple[str, str] | None, *, d
         return purge.erase(*scope, dry_run=dry_run)
     if dry_run:
         purge.counts["deleted"] = purge.expired().count()
-        purge.counts["tokens"] = purge.expired_tokens().count()
+        for change, rows, _ in purge.forgettable():
+            purge.counts[change] = rows.count()
         purge.counts["dropped"] = purge.droppable(age).count() if age else 0
         return True
-    return (
-        purge.delete_expired() and (age is None or purge.drop_bodies(age)) and purge.delete_expired_tokens()
-    )
+    return purge.delete_expired() and (age is None or purge.drop_bodies(age)) and purge.delete_forgettable()
 
 
 def summary(counts: Counter[str], *, dry_run: bool = False) -> str:
     done = "to delete" if dry_run else "deleted"
     parts = [f"{counted(counts['deleted'], 'record')} {done}"]
-    if counts["tokens"]:
-        parts.append(f"{counted(counts['tokens'], 'token')} {done}")
+    for change, noun in NOUNS.items():
+        if counts[change]:
+            parts.append(f"{counted(counts[change], noun)} {done}")
     if counts["dropped"]:
         parts.append(f"{counted(counts['dropped'], 'response')} {'to drop' if dry_run else 'dropped'}")
     if counts["skipped"]:
