@@ -7,7 +7,8 @@ from idempotency.redis import Script, connection, outages, prefix, socket_timeou
 
 # A lock is the nonce of its holder. Any script may run twice: redis-py repeats a command whose reply was
 # lost, and whoever has won must then be told so.
-# KEYS[2] is there while somebody waits, and KEYS[3] is what wakes one of them.
+# KEYS[2] is there while somebody waits, KEYS[3] is what wakes one of them, and KEYS[4] is who released it
+# last.
 ASK = Script("""
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
@@ -28,18 +29,22 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
 
-# 0: the lock is nobody's, which is also what a repeated release finds.
+# 0: the lock is nobody's, as a repeated release finds it; -1: somebody else's, unless it is repeated.
 RELEASE = Script("""
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
     redis.call('DEL', KEYS[1])
+    redis.call('SET', KEYS[4], ARGV[1], 'PX', 10000)
     if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('LLEN', KEYS[3]) == 0 then
         redis.call('RPUSH', KEYS[3], '1')
         redis.call('PEXPIRE', KEYS[3], 1000)
     end
     return 1
 end
-return holder and -1 or 0
+if not holder or redis.call('GET', KEYS[4]) == ARGV[1] then
+    return 0
+end
+return -1
 """)
 
 # Whoever is woken and does not come is made up for when the next one's time is over.
@@ -98,6 +103,6 @@ class RedisLockStore(BaseLockStore):
     def _keys(self, ticket: Ticket) -> list[str]:
         if ticket.medium is None:
             stem = f"{prefix(self.location)}:lock:{{{ticket.digest.hex()}}}"
-            ticket.medium = [stem, f"{stem}:waiting", f"{stem}:wake"]
+            ticket.medium = [stem, f"{stem}:waiting", f"{stem}:wake", f"{stem}:last"]
         keys: list[str] = ticket.medium
         return keys

@@ -104,8 +104,10 @@ class Session:
     def remove(self, parent: str, stem: str) -> None:
         """Delete the node that a request may have made, now or as soon as the server is there: while the
         session lasts it would keep everybody else waiting."""
+        # In this order: the listener sees what is there when the connection comes back.
         self._leftovers[parent, stem] = None
-        self._sweep()
+        if self.is_connected:
+            self._sweep()
 
     def _sweep(self) -> None:
         for parent, stem in list(self._leftovers):

@@ -12,13 +12,21 @@ from idempotency.locks.sessions import AWAY, Session, session
 
 # isort: split
 # After the sessions, which say what to install where there is none.
-from kazoo.exceptions import LockTimeout, NoNodeError
+from kazoo.exceptions import (
+    ConnectionClosedError,
+    ConnectionLoss,
+    LockTimeout,
+    NoNodeError,
+    SessionExpiredError,
+)
 from kazoo.recipe.lock import Lock as KazooLock
 from kazoo.retry import KazooRetry
 
 ROOT = "/idempotency/locks"
 ATTEMPTS = 3
 BUSY_FOR = 1.0
+# Heard of before the listener is told.
+IN_DOUBT = (ConnectionClosedError, ConnectionLoss, SessionExpiredError)
 
 
 class NamedLock(KazooLock):  # type: ignore[misc]
@@ -51,6 +59,8 @@ class Place:
         self.session.refuse_fork()
         try:
             return self.session.client.exists(self.node) is not None
+        except IN_DOUBT:
+            return False
         except AWAY as error:
             raise StoreUnavailable from error
 
@@ -110,7 +120,8 @@ class ZooKeeperLockStore(BaseLockStore):
         return self.acquire(ticket, ttl, 0)
 
     def renew(self, ticket: Ticket, ttl: float) -> bool:
-        return not ticket.medium.is_in_doubt
+        # There is nothing to do, but to see whether somebody has deleted it.
+        return self.holds(ticket)
 
     def holds(self, ticket: Ticket) -> bool:
         place: Place = ticket.medium
@@ -121,6 +132,9 @@ class ZooKeeperLockStore(BaseLockStore):
         if place is None:
             return True
         self.session.refuse_fork()
+        if not self.session.is_connected:
+            place.remove()
+            return False
         was_held = not place.is_in_doubt
         try:
             self.session.client.delete(place.node)

@@ -3,6 +3,7 @@ from uuid import uuid4
 from django.db import models
 
 from idempotency.ledger import LedgerMixin
+from idempotency.locks import FencedMixin
 from idempotency.status import ByRank, BySequence, Park, StatusMixin, Transition
 
 
@@ -128,3 +129,12 @@ class Locker(StatusMixin, models.Model):
     status = models.CharField(max_length=20, default="free")
 
     status_transitions = {"free": ["taken"], "taken": ["free"]}
+
+
+class Guarded(FencedMixin, models.Model):
+    """Written by the holder of its lock only."""
+
+    value = models.CharField(max_length=50, default="")
+
+    def lock_name(self) -> str:
+        return f"guarded:{self.pk}"
