@@ -6,7 +6,17 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from idempotency.admin import OwnedColumnsAdminMixin, StatusAdminMixin
-from shop_example.models import Customer, Notice, Order, Payment, Product, StockDeduction
+from shop_example.models import (
+    Customer,
+    Notice,
+    Order,
+    Payment,
+    Payout,
+    Pick,
+    Product,
+    Shelf,
+    StockDeduction,
+)
 from shop_example.money import money
 
 
@@ -24,7 +34,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 
 @admin.display(description="amount", ordering="amount_cents")
-def amount(payment: Payment) -> str:
+def amount(payment: Payment | Payout) -> str:
     return money(payment.amount_cents)
 
 
@@ -73,3 +83,22 @@ class NoticeAdmin(ReadOnlyAdmin):
     list_display = ["order", "status", "created_at"]
     list_filter = ["status"]
     list_select_related = ["order"]
+
+
+@admin.register(Payout)
+class PayoutAdmin(ReadOnlyAdmin):
+    list_display = ["product", "day", amount, "created_at"]
+    list_filter = ["day"]
+    list_select_related = ["product"]
+
+
+@admin.register(Shelf)
+class ShelfAdmin(ReadOnlyAdmin):
+    list_display = ["place", "product", "pieces"]
+    list_select_related = ["product"]
+
+
+@admin.register(Pick)
+class PickAdmin(ReadOnlyAdmin):
+    list_display = ["shelf", "quantity", "created_at"]
+    list_select_related = ["shelf"]

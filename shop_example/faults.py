@@ -1,4 +1,4 @@
-"""Faults on request, for the demo and the tests. Without SHOP_FAULTS=1 nothing here does anything.
+"""Faults on request, for the demo and the tests. Without SHOP_FAULTS=1 no request can ask for any.
 
 A request asks for them in a header, with seconds: ``Shop-Fault: work-slowly=2.5, answer-late=30``.
 
@@ -12,9 +12,12 @@ waits to kill the server knows how far it has come.
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
@@ -22,20 +25,40 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 HEADER = "Shop-Fault"
 NAMES = {"work-slowly", "answer-late"}
 
-_seconds_between_writes: ContextVar[float] = ContextVar("seconds_between_writes", default=0.0)
+_fault: ContextVar[Callable[[], None] | None] = ContextVar("fault_between_writes", default=None)
 
 
 def work_slowly() -> None:
-    """Called by the models between two writes."""
-    pause(_seconds_between_writes.get())
+    """Called by the shop's operations between two writes, or between reading and writing."""
+    if fault := _fault.get():
+        fault()
+
+
+@contextmanager
+def between_writes(fault: Callable[[], None]) -> Iterator[None]:
+    """What is to happen there."""
+    token = _fault.set(fault)
+    try:
+        yield
+    finally:
+        _fault.reset(token)
 
 
 def pause(seconds: float) -> None:
     if seconds > 0:
-        marker = os.environ.get("SHOP_FAULT_MARKER")
-        if marker:
-            Path(marker).touch()
+        begin()
         time.sleep(seconds)
+
+
+def halt() -> None:
+    """Stop this whole process, as a virtual machine is that moves, until somebody lets it go on."""
+    begin()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def begin() -> None:
+    if marker := os.environ.get("SHOP_FAULT_MARKER"):
+        Path(marker).touch()
 
 
 def parse(header: str) -> dict[str, float]:
@@ -60,10 +83,7 @@ class FaultMiddleware:
             faults = parse(request.headers.get(HEADER, ""))
         except ValueError as error:
             return HttpResponseBadRequest(f"{HEADER}: {error}", content_type="text/plain")
-        token = _seconds_between_writes.set(faults.get("work-slowly", 0.0))
-        try:
+        with between_writes(partial(pause, faults.get("work-slowly", 0.0))):
             response = self.get_response(request)
-        finally:
-            _seconds_between_writes.reset(token)
         pause(faults.get("answer-late", 0.0))
         return response

@@ -9,6 +9,7 @@ SHOP_FAULTS           1: obey the Shop-Fault header; see faults.py
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 from shop_example import databases
@@ -88,6 +89,11 @@ REST_FRAMEWORK = {
     },
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.PageNumberPagination",
     "PAGE_SIZE": 50,
+}
+
+IDEMPOTENCY_UNIQUE_IDS = {
+    # So that no day is settled again by mistake when somebody looks into an old one.
+    "settlements": {"WINDOW": timedelta(days=400)},
 }
 
 LANGUAGE_CODE = "en"

@@ -20,6 +20,10 @@ line is one operation, or one order's messages, sent again as callers do: in one
 in the other with it. Counted is what it left in the database. A retry with a key gets the first answer
 again (replays), and one with a token that is used is told so (refused). A message about an order is kept
 while it is too early (kept), and changes nothing when it comes too late or again (ignored).
+
+The last three are no requests: each run is a process of its own, as on another machine, on the same
+database. The column "guard" says what keeps the runs apart. A lock alone is not enough where a run comes
+when the lock was released, nor where its holder is halted (SIGSTOP) for longer than it holds.
 """
 
 
@@ -49,6 +53,7 @@ def demonstrate(folder: Path) -> int:
     print(INTRODUCTION, flush=True)
     use_databases(folder)
 
+    from shop_example.demo import machines
     from shop_example.demo.plays import side_by_side
     from shop_example.demo.server import DemoFailure
 
@@ -56,10 +61,11 @@ def demonstrate(folder: Path) -> int:
     try:
         with ExitStack() as closing:
             for shop in shops:
-                closing.callback(shop.server.close)
+                closing.callback(shop.close)
             # Comes first: an impatient second Ctrl-C must not leave half of it behind.
             closing.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
             side_by_side(*[shop.open for shop in shops])
+            machines.load()
             code = play_all(scenarios, shops)
     except DemoFailure as failure:
         words = "\n".join(shop.server.last_words() for shop in shops)
@@ -118,7 +124,7 @@ def play_all(scenarios: Any, shops: Any) -> int:
     lines: list[Any] = []
     columns = None
     for number, scenario in enumerate(scenarios, 1):
-        print(f"\n{number} {scenario.title}: POST {scenario.paths[0]}")
+        print(f"\n{number} {scenario.title}: {scenario.called}")
         if scenario.columns != columns:
             print(table.headings(scenario))
             columns = scenario.columns

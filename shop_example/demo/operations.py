@@ -13,7 +13,7 @@ from shop_example import samples
 from shop_example.demo import plays
 from shop_example.demo.client import Caller, Message
 from shop_example.demo.plays import Play
-from shop_example.demo.scenarios import Column, Outcome, Scenario
+from shop_example.demo.scenarios import Column, HTTPScenario, Outcome
 from shop_example.demo.shop import Shop
 from shop_example.models import Customer, Order, Product
 from shop_example.money import money
@@ -47,7 +47,7 @@ class Effects(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation(Scenario):
+class Operation(HTTPScenario):
     prepare: Prepare
     wanted: Effects
     plays: tuple[Play, ...] = API_PLAYS
@@ -55,7 +55,7 @@ class Operation(Scenario):
     counted = (Column("orders", 7), Column("stock", 6), Column("money", 7))
     told = (Column("replays", 8), Column("refused", 8))
 
-    def begin(self, shop: Shop) -> OperationTrial:
+    def begin(self, shop: Shop, play: Play) -> OperationTrial:
         caller = Caller(shop.server.port, self.prepare(shop, self.path(shop)))
         return OperationTrial(caller, self.wanted, shop.database, Effects.so_far(shop.database))
 

@@ -86,6 +86,8 @@ class Play(NamedTuple):
     run: Callable[..., None]
     #: Whether it must go wrong where nothing guards it; when not, a transaction is enough.
     harms: bool
+    #: What the shop without the guard has in its place.
+    instead: str = "none"
 
 
 DOUBLE_CLICK = Play("double click", partial(at_once, times=2), True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from shop_example import samples
+from shop_example.demo.on_machines import LastPiece, Settlement, StockMessage
 from shop_example.demo.operations import PAGE_PLAYS, Effects, Operation, on_a_page, with_key, with_token
 from shop_example.demo.scenarios import Scenario, resource
 from shop_example.demo.status_messages import StatusMessages
@@ -17,7 +18,8 @@ PART_CENTS = 2_500
 def programme() -> tuple[Scenario, ...]:
     """On the samples; makes the order that is paid, in parts, so that equal payments may be meant."""
     product = Product.objects.get(name=samples.PRODUCTS[0][0])
-    unpaid = Customer.objects.get(user__username=samples.CUSTOMER).place_order(product, 100)
+    customer = Customer.objects.get(user__username=samples.CUSTOMER)
+    unpaid = customer.place_order(product, 100)
     some = {"product": product.pk, "quantity": QUANTITY}
     from_elsewhere = {**some, "order_reference": f"elsewhere-{uuid.uuid4()}"}
     checkout = Effects(orders=1, stock=QUANTITY, cents=QUANTITY * product.price_cents)
@@ -57,5 +59,13 @@ def programme() -> tuple[Scenario, ...]:
             prepare=on_a_page(some),
             wanted=checkout,
             plays=PAGE_PLAYS,
+        ),
+        Settlement(
+            title="A nightly settlement is started by every machine's timer",
+            payment=customer.pay(unpaid, PART_CENTS),
+        ),
+        LastPiece(title="The last piece on a shelf is taken by several pickers", product=product.pk),
+        StockMessage(
+            title="A message is delivered twice, to two consumers", product=product.pk, quantity=QUANTITY
         ),
     )

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from shop_example.demo import plays
 from shop_example.demo.client import Caller
+from shop_example.demo.machines import Machine
 from shop_example.demo.plays import Play
 from shop_example.demo.shop import Shop
 
@@ -40,10 +41,10 @@ class Outcome:
 
 
 class Trial(Protocol):
-    """What is sent in one of the shops, and then looked at."""
+    """What is sent, or run, in one of the shops, and then looked at."""
 
     @property
-    def callers(self) -> tuple[Caller, ...]: ...
+    def callers(self) -> tuple[Caller, ...] | tuple[Machine, ...]: ...
 
     def outcome(self) -> Outcome: ...
 
@@ -51,10 +52,10 @@ class Trial(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     title: str
-    #: Of the operation with the guard, and of its twin.
-    paths: tuple[str, str]
     plays: tuple[Play, ...]
 
+    #: Over how many callers there were.
+    sent: ClassVar[str] = "sent"
     #: In both halves of the table; as wide together as those of other scenarios.
     counted: ClassVar[tuple[Column, ...]]
     #: In the guard's half only.
@@ -64,14 +65,19 @@ class Scenario:
     def columns(self) -> tuple[Column, ...]:
         return self.counted + self.told
 
-    def begin(self, shop: Shop) -> Trial:
+    @property
+    def called(self) -> str:
+        """What is played, as it is called."""
+        raise NotImplementedError
+
+    def begin(self, shop: Shop, play: Play) -> Trial:
         raise NotImplementedError
 
     def play(self, play: Play, shops: tuple[Shop, ...]) -> list[Outcome]:
         """In each of the shops, at the same time."""
         for shop in shops:
             shop.server.marker.unlink(missing_ok=True)
-        trials = [self.begin(shop) for shop in shops]
+        trials = [self.begin(shop, play) for shop in shops]
         plays.side_by_side(
             *[
                 partial(play.run, shop.server, *trial.callers)
@@ -79,6 +85,16 @@ class Scenario:
             ]
         )
         return [trial.outcome() for trial in trials]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTTPScenario(Scenario):
+    #: Of the operation with the guard, and of its twin.
+    paths: tuple[str, str]
+
+    @property
+    def called(self) -> str:
+        return f"POST {self.paths[0]}"
 
     def path(self, shop: Shop) -> str:
         guarded, unguarded = self.paths

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 from shop_example import samples
 from shop_example.demo.browser import Browser
 from shop_example.demo.client import Message, request
+from shop_example.demo.machines import Machine
 from shop_example.demo.server import DemoFailure, Server
 
 
 class Shop:
-    """``database``: its alias. ``api_tokens``: by the caller's name."""
+    """``database``: its alias here. ``api_tokens``: by the caller's name."""
 
     def __init__(self, server: Server, database: str, api_tokens: dict[str, str], *, guarded: bool) -> None:
         self.server = server
@@ -22,10 +24,21 @@ class Shop:
         self.api_tokens = api_tokens
         self.guarded = guarded
         self.browser = Browser(server.port)
+        self.machines: list[Machine] = []
 
     def open(self) -> None:
         self.server.start()
         self.browser.sign_in("/sign-in/", samples.CUSTOMER, password=samples.CUSTOMER)
+
+    def close(self) -> None:
+        self.server.close()
+        for machine in self.machines:
+            machine.close()
+
+    def machine(self, operation: Callable[[], str]) -> Machine:
+        """One that works on this shop's database, beside its server."""
+        self.machines.append(Machine(self.server.database, self.server.marker, operation))
+        return self.machines[-1]
 
     def one_time_token(self, purpose: str, user: str) -> str:
         return str(self.create("/idempotency/tokens/", {"purpose": purpose}, user)["token"])

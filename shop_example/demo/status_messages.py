@@ -13,7 +13,7 @@ from shop_example import samples
 from shop_example.demo import plays
 from shop_example.demo.client import Answer, Caller
 from shop_example.demo.plays import Play
-from shop_example.demo.scenarios import Column, Outcome, Scenario
+from shop_example.demo.scenarios import Column, HTTPScenario, Outcome
 from shop_example.demo.shop import Shop
 from shop_example.models import Order
 
@@ -34,7 +34,7 @@ PLAYS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusMessages(Scenario):
+class StatusMessages(HTTPScenario):
     #: What the orders are for.
     product: int
     plays: tuple[Play, ...] = PLAYS
@@ -42,7 +42,7 @@ class StatusMessages(Scenario):
     counted = (Column("status", 11), Column("notices", 9))
     told = (Column("kept", 8), Column("ignored", 8))
 
-    def begin(self, shop: Shop) -> StatusTrial:
+    def begin(self, shop: Shop, play: Play) -> StatusTrial:
         reference = shop.new_order(self.product)
         return StatusTrial(
             tuple(self.caller(shop, reference, status) for status in SENT), shop.database, reference
@@ -74,14 +74,15 @@ class StatusTrial(NamedTuple):
 
 def outcomes_of(caller: Caller) -> list[str]:
     """What the answers say of each copy of a message."""
-    sent = json.loads(caller.message.body)["status"]
-    return [outcome_of(answer, sent) for answer in caller.answers if answer.is_success]
+    event = json.loads(caller.message.body)["event_id"]
+    return [outcome_of(answer, event) for answer in caller.answers if answer.is_success]
 
 
-def outcome_of(answer: Answer, sent: str) -> str:
+def outcome_of(answer: Answer, event: str) -> str:
     if answer.status == HTTPStatus.ACCEPTED:
         return KEPT
-    is_news = json.loads(answer.body)["status"] == sent and not answer.is_replay
+    # Not by the status: an order that is created is so already when the first message says it.
+    is_news = json.loads(answer.body).get("event") == event and not answer.is_replay
     return TAKEN if is_news else IGNORED
 
 

@@ -20,7 +20,8 @@ def halves() -> str:
 def headings(scenario: Scenario) -> str:
     counted = [column.heading for column in scenario.counted]
     told = [column.heading for column in scenario.told]
-    return line("", half(scenario.counted, "sent", counted), half(scenario.columns, "sent", counted + told))
+    left = half(scenario.counted, scenario.sent, counted)
+    return line("", left, half(scenario.columns, scenario.sent, counted + told))
 
 
 def row(scenario: Scenario, play: Play, unguarded: Outcome, guarded: Outcome) -> str:
