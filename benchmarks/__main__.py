@@ -33,6 +33,9 @@ def main() -> int:
         latency(options, drivers[0], "tokens")
         tokens(options, drivers[0])
         return 0
+    if options.only_unique_ids:
+        unique_ids(options, drivers[0])
+        return 0
     if options.only_statuses:
         statuses(options, drivers[0])
         return 0
@@ -47,6 +50,7 @@ def main() -> int:
         tokens(options, drivers[0])
     if not options.only_own:
         statuses(options, drivers[0])
+        unique_ids(options, drivers[0])
         locks(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
@@ -69,6 +73,7 @@ def arguments() -> argparse.Namespace:
     add("--only-tokens", action="store_true", help="only the tables of tokens")
     add("--only-statuses", action="store_true", help="only the tables of statuses")
     add("--only-locks", action="store_true", help="only the tables of locks")
+    add("--only-unique-ids", action="store_true", help="only the tables of unique ids")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -102,6 +107,14 @@ def locks(options: argparse.Namespace, driver: str) -> None:
         print("\n".join(report.locks(rows)))
     print("\nFrom the release to whoever waits")
     print("\n".join(report.handovers(found["result"]["handed_over"])), flush=True)
+
+
+def unique_ids(options: argparse.Namespace, driver: str) -> None:
+    ids = 100_000 if options.quick else 1_000_000
+    found = worker(options, driver, "unique-ids", ids=ids, rounds=options.rounds)
+    print(f"\n{report.versions(found['versions'])}: {ids} ids in Redis")
+    print("\n".join(report.memory(found["result"]["memory"])))
+    print("\n".join(report.times(found["result"]["time"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

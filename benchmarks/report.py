@@ -44,6 +44,15 @@ def tokens(rows: list[dict[str, Any]]) -> list[str]:
     )
 
 
+def memory(rows: list[dict[str, Any]]) -> list[str]:
+    header = ("", "bytes per id", "before nonces are gone")
+    return table([header, *((row["name"], f"{row['bytes']:.1f}", f"{row['at_once']:.1f}") for row in rows)])
+
+
+def times(rows: list[dict[str, Any]]) -> list[str]:
+    return table([("", "µs per id"), *((row["name"], f"{row['microseconds']:.1f}") for row in rows)])
+
+
 def changes(rows: list[dict[str, Any]]) -> list[str]:
     cells = [("", "µs", "ratio to save()", "quartiles", "statements")]
     for row in rows:
