@@ -96,9 +96,10 @@ class BaseLockStore(BaseMedium):
         """Whether the medium, asked now, says that it is this ticket's. Raises StoreUnavailable."""
 
     @abstractmethod
-    def release(self, ticket: Ticket) -> bool:
-        """Let it go, if it is this ticket's. False: it is known to be somebody else's by now. Raises
-        StoreUnavailable, after which it goes when its time is over."""
+    def release(self, ticket: Ticket) -> bool | None:
+        """Let it go, if it is this ticket's. True: it was, and has been all the time. False: it is known to
+        be somebody else's by now. None: it is nobody's. Raises StoreUnavailable, after which it goes
+        when its time is over."""
 
     def seconds_left(self, ticket: Ticket, ttl: float) -> float:
         """By this process's own clock, since the medium was asked last."""

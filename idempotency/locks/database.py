@@ -70,11 +70,12 @@ class DatabaseLockStore(BaseLockStore):
                 digest=ticket.digest, owner=ticket.nonce, expires_at__gt=DatabaseNow()
             ).exists()
 
-    def release(self, ticket: Ticket) -> bool:
+    def release(self, ticket: Ticket) -> bool | None:
         with asked(self.database):
-            if self.rows.filter(digest=ticket.digest, owner=ticket.nonce).delete()[0]:
+            own = self.rows.filter(digest=ticket.digest)
+            if own.filter(owner=ticket.nonce).delete()[0]:
                 return True
-            return not self.rows.filter(digest=ticket.digest).exists()
+            return False if own.exists() else None
 
     def is_renewable(self, ticket: Ticket) -> bool:
         # A TestCase's transaction: the thread that renews would see nothing of it.

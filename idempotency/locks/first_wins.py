@@ -23,8 +23,9 @@ def first_wins(
     """``@idempotent(guard=first_wins(), key=…)``: the first call runs under a lock, the rest are discarded.
 
     A lock alone lets a late duplicate run when it was released. A done mark outlives it: ``done``, by
-    default ``unique_ids()``, for as long as its WINDOW. In the database of the work it commits with
-    the work, and holds even where the lock's medium has given the lock to two.
+    default ``unique_ids()``, for as long as its WINDOW: a day, unless its alias says more. In the
+    database of the work it commits with the work, and holds even where the lock's medium has given the
+    lock to two.
 
     While the first is at work, others raise LockBusy; with ``on_busy="skip"`` they are discarded at once,
     and lost if the first fails. The other arguments are those of ``lock()``.
@@ -95,7 +96,7 @@ class FirstWinsGuard:
     ) -> None:
         if self._held is None:
             return
-        lost = LockLost(str(self.key)) if error is None and self._held.lost else None
+        lost = LockLost(str(self.key)) if error is None and self._is_lost(self._held) else None
         failure = error or lost
         try:
             # What was done without the lock is rolled back.
@@ -108,3 +109,14 @@ class FirstWinsGuard:
                 leave(self._held, failure)
         if lost:
             raise lost
+
+    @staticmethod
+    def _is_lost(held: HeldLock) -> bool:
+        """Asked only where the clock says so, which may be wrong: on SQLite the work's own transaction
+        keeps the thread that renews from writing."""
+        try:
+            if held.lost:
+                held.check()
+        except LockLost:
+            return True
+        return False

@@ -64,10 +64,21 @@ class HeldLock:
         """Ask the medium. Raises LockLost, or StoreUnavailable when it cannot be asked."""
         if not self.is_open:
             raise LockLost(self.name, f"The block of the lock {self.name!r} was left already.")
-        if self.lost or not self.store.holds(self.ticket):
+        if not self._is_lost and not self._is_held():
             self.lose()
         if self._is_lost:
             raise LockLost(self.name)
+
+    def _is_held(self) -> bool:
+        if self._pid != os.getpid():
+            return False
+        if self.remaining > 0:
+            return self.store.holds(self.ticket)
+        try:
+            # Its time is over by this process's clock. If nobody else has it, it may be had anew.
+            return self.store.renew(self.ticket, self.ttl)
+        except StoreUnavailable:
+            return False
 
     @property
     def fence(self) -> int:
@@ -99,14 +110,14 @@ class HeldLock:
 
     def keep(self) -> float | None:
         """Renew it. Seconds until that is to be done again; None: never."""
-        if self.lost:
-            self.lose()
+        if self._is_lost:
             return None
         if now() >= self._renew_until:
             return self._lapse()
         try:
             renewed = self.store.renew(self.ticket, self.ttl)
         except StoreUnavailable:
+            # Not lost for that: on SQLite it may be the holder who keeps others from writing.
             return min(SOON, self.ttl / 10)
         with self._mutex:
             # Released meanwhile.
@@ -118,9 +129,10 @@ class HeldLock:
         return self.ttl / 3
 
     def _lapse(self) -> float | None:
-        if not self.store.renews_itself:
+        if not self.store.renews_itself and self.remaining > 0:
             return self.remaining
-        self.store.release(self.ticket)
+        if self.store.renews_itself:
+            self.store.release(self.ticket)
         self.lose()
         return None
 
@@ -128,16 +140,17 @@ class HeldLock:
         """Release it. Whether it was held until now, as far as is known."""
         with self._mutex:
             self.is_open = False
-        was_lost = self.lost
+        kept = self.remaining > 0
         try:
             # Forked off its holder, this process has no lock to release.
             if self._pid == os.getpid():
-                was_lost = not self.store.release(self.ticket) or was_lost
+                released = self.store.release(self.ticket)
+                kept = not self._is_lost and (kept if released is None else released)
         except StoreUnavailable:
             logger.warning("not released, and free when its time is over: %s", self.key)
-        if was_lost:
+        if not kept:
             self.lose()
-        return not was_lost
+        return kept
 
 
 def key_of(name: str, alias: str) -> ScopedKey:

@@ -15,6 +15,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from idempotency.asynchronous import to_the_end
 from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost, StoreUnavailable
+from idempotency.functions import refuse_generators
 from idempotency.keys import valid_id
 from idempotency.locks import renewal
 from idempotency.locks.base import LONGEST_PAUSE, SHORTEST_PAUSE, BaseLockStore, Ticket, now
@@ -27,6 +28,8 @@ H = TypeVar("H", bound="HeldLock | None")
 Seconds = float | timedelta
 OnBusy = Literal["raise", "skip"]
 ATTEMPTS = 2
+# Seconds: a year, which no lock should be held or waited for.
+LONGEST = 31_536_000
 
 
 @overload
@@ -77,8 +80,10 @@ def lock(
 
 def seconds(value: Seconds, what: str, *, least: float = 0.0) -> float:
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number < math.inf:
-        raise ValueError(f"{what} is a number of seconds, or a timedelta, from {least:g} on, not {value!r}.")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= LONGEST:
+        raise ValueError(
+            f"{what} is a number of seconds, or a timedelta, from {least:g} to {LONGEST:g}, not {value!r}."
+        )
     return float(number)
 
 
@@ -144,6 +149,8 @@ class Lock(Generic[H]):
         return other
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        refuse_generators(function, "@lock(…)")
+
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             with self._for(*args, **kwargs) as held:
@@ -185,7 +192,11 @@ class Lock(Generic[H]):
         renew_for = store.renew_for if self.renew_for is None else self.renew_for
         held = HeldLock(self, store, ticket, ttl, renew_for)
         if renew_for and store.is_renewable(ticket):
-            renewal.renew(held)
+            try:
+                renewal.renew(held)
+            except BaseException:
+                held.close()
+                raise
         announce(claimed, held.key, using=store.database, mechanism="lock")
         return held
 
@@ -211,9 +222,9 @@ def acquire(store: BaseLockStore, ticket: Ticket, ttl: float, wait: float | None
         except BaseException as error:
             if isinstance(error, StoreUnavailable) and attempt < ATTEMPTS:
                 continue
-            if isinstance(error, StoreUnavailable) or not isinstance(error, Exception):
-                # It may be held after all, by one who never gets in.
-                with suppress(StoreUnavailable):
+            # It may be held after all, by one who never gets in: also when a signal's handler has raised.
+            if ticket.asked_at:
+                with suppress(Exception):
                     store.release(ticket)
             raise
     return None

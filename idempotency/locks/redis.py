@@ -15,7 +15,7 @@ if holder and holder ~= ARGV[1] then
     if ARGV[3] == '1' then
         redis.call('SET', KEYS[2], '1', 'PX', 2000)
     end
-    return redis.call('PTTL', KEYS[1])
+    return math.max(redis.call('PTTL', KEYS[1]), 0)
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return -1
@@ -96,9 +96,9 @@ class RedisLockStore(BaseLockStore):
             holder: bytes | None = connection(self.location).get(self._keys(ticket)[0])
         return holder == ticket.nonce
 
-    def release(self, ticket: Ticket) -> bool:
+    def release(self, ticket: Ticket) -> bool | None:
         answer: int = RELEASE.run(self.location, self._keys(ticket), [ticket.nonce])
-        return answer >= 0
+        return {1: True, 0: None}.get(answer, False)
 
     def _keys(self, ticket: Ticket) -> list[str]:
         if ticket.medium is None:

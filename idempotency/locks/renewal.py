@@ -12,6 +12,7 @@ from idempotency.locks.base import now
 from idempotency.locks.held import HeldLock
 
 logger = logging.getLogger("idempotency")
+LONGEST_WAIT = 3600.0
 
 
 class Renewals:
@@ -27,7 +28,8 @@ class Renewals:
         due = now() + held.ttl / 3
         with self._changed:
             self._due[held] = due
-            if self._thread is None:
+            # One may have died, or never begun.
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._run, name="idempotency-renewal", daemon=True)
                 self._wakes_at = due
                 self._thread.start()
@@ -58,7 +60,7 @@ class Renewals:
                         return None
                     self._wakes_at = min(due.values())
                 # Most locks are released before they are due, and are not worth waking up for.
-                self._changed.wait(self._wakes_at - present)
+                self._changed.wait(min(self._wakes_at - present, LONGEST_WAIT))
 
     def _keep(self, held: HeldLock) -> None:
         try:

@@ -127,10 +127,10 @@ class ZooKeeperLockStore(BaseLockStore):
         place: Place = ticket.medium
         return not place.is_in_doubt and place.is_there() and not place.is_in_doubt
 
-    def release(self, ticket: Ticket) -> bool:
+    def release(self, ticket: Ticket) -> bool | None:
         place: Place = ticket.medium
         if place is None:
-            return True
+            return None
         self.session.refuse_fork()
         if not self.session.is_connected:
             place.remove()

@@ -9,6 +9,7 @@ import pytest
 from django.core import serializers
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, models, transaction
+from django.test.utils import isolate_apps
 
 from idempotency.exceptions import LockNotHeld, OperationInProgress, StaleFence
 from idempotency.locks import FencedMixin, lock
@@ -138,11 +139,11 @@ def test_a_refused_write_is_a_conflict_to_whoever_asked_for_it():
     assert issubclass(StaleFence, OperationInProgress)
 
 
+@isolate_apps("tests.project")
 def test_a_model_must_say_which_lock_it_is():
     class Nameless(FencedMixin, models.Model):
         class Meta:
             app_label = "project"
-            managed = False
 
     with pytest.raises(ImproperlyConfigured, match=r"lock_name\(\)"):
         Nameless(pk=1).lock_name()

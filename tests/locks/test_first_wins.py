@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connections
+from django.db import connections, transaction
 
 from idempotency.decorators import idempotent
 from idempotency.exceptions import LockBusy, LockLost
@@ -144,3 +145,20 @@ def test_a_coroutine_is_guarded_as_well(name):
 
     assert twice() == ["settled", None]
     assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("guarded", ["lock", "first_wins"])
+def test_work_whose_transaction_outlasts_the_ttl_keeps_its_lock(name, guarded, losses):
+    """On SQLite too, where the transaction keeps the renewal from writing."""
+
+    def work():
+        Order.objects.create(reference="monday")
+        time.sleep(0.7)
+
+    if guarded == "first_wins":
+        idempotent(guard=first_wins(ttl=0.2), key=lambda: "monday", operation=name)(work)()
+    else:
+        with lock(name, ttl=0.2), transaction.atomic():
+            work()
+    assert Order.objects.count() == 1
+    assert not losses

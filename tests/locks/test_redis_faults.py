@@ -237,7 +237,7 @@ def test_a_release_that_is_repeated_after_the_next_one_got_in_is_no_loss(name):
     assert store.ask(first, 30, waits=False) is None
     assert store.release(first)
     assert store.ask(second, 30, waits=False) is None
-    assert store.release(first)
-    assert not store.release(stranger)
+    assert store.release(first) is None
+    assert store.release(stranger) is False
     assert store.holds(second)
     store.release(second)
