@@ -20,12 +20,19 @@ from idempotency import conf
 from idempotency.asynchronous import AsyncGuard, Guard
 from idempotency.exceptions import AlreadyCompleted, AlreadyHandled, IdempotencyError, InvalidKey
 from idempotency.fingerprints import Fingerprint
-from idempotency.keys import Scope, ScopedKey, principal_of, valid_key
+from idempotency.keys import Scope, ScopedKey, principal_of, valid_id, valid_key
 from idempotency.models import IdempotencyRecord
 from idempotency.payloads import arguments_material
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
+
+
+def refuse_generators(function: object, what: str) -> None:
+    """Their bodies run when they are iterated, which is after the guard was left."""
+    lazy = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if lazy or isinstance(function, type) or not callable(function):
+        raise TypeError(f"{what} decorates functions and coroutine functions, not {function!r}.")
 
 
 class KeyedGuard(Guard, Protocol):
@@ -57,6 +64,7 @@ class IdempotentFunction:
         wait: timedelta | None,
         source: GuardSource | None = None,
     ) -> None:
+        refuse_generators(function, "@idempotent")
         self.function = function
         self.signature = inspect.signature(function)
         if isinstance(key, str) and key not in self.signature.parameters:
@@ -86,7 +94,8 @@ class IdempotentFunction:
         key = self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]
         if key is None:
             raise InvalidKey(f"{self.operation} was called with None for its key.")
-        return valid_key(str(key))
+        # Nothing compares the arguments there: what has no text of its own must not be taken for another.
+        return valid_id(key, "key") if self.source else valid_key(str(key))
 
     def sync_wrapper(self) -> Callable[..., Any]:
         @wraps(self.function)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from threading import Lock, Thread
 from typing import NamedTuple
 
@@ -29,22 +30,22 @@ class Due(NamedTuple):
 
 # In the order in which they came to be due.
 _dues: dict[Due, None] = {}
-MOST_DUES = 10_000
+MOST_DUES = 100_000
 PAUSE, LONGEST_PAUSE = 0.25, 1.0
 _thread: Thread | None = None
 _thread_lock = Lock()
 
 
-def owe(
-    location: str, script: Script, keys: tuple[str, ...], arguments: tuple[Argument, ...], what: str
-) -> None:
-    """Run a script that may as well run twice, now or as soon as Redis is there. ``what`` is for the log."""
-    if len(_dues) >= MOST_DUES:
-        logger.warning("given up, as too much is due already: %s", what)
+def owe(dues: Sequence[Due], what: str) -> None:
+    """Run scripts that may as well run twice, now or as soon as Redis is there: the first that cannot be
+    done puts off the rest. ``what`` is for the log."""
+    if len(_dues) + len(dues) > MOST_DUES:
+        logger.error("given up, as too much is due already: %s", what)
         return
-    _dues[Due(location, script, keys, arguments)] = None
+    _dues.update(dict.fromkeys(dues))
     try:
-        settle(location, keys[0])
+        for due in dues:
+            _settle_one(due)
     except StoreUnavailable:
         logger.warning("put off until Redis is back: %s", what)
         _settle_soon()
@@ -58,13 +59,16 @@ def settle(location: str, key: str | None = None) -> None:
     told of it.
     """
     for due in list(_dues):
-        if due.location != location or key not in (None, due.keys[0]):
-            continue
-        try:
-            due.script.run(due.location, due.keys, due.arguments)
-        except ImproperlyConfigured:  # the alias is not there any more
-            logger.warning("cannot be done any more: what was put off for CACHES[%r]", location)
-        _dues.pop(due, None)
+        if due.location == location and key in (None, due.keys[0]):
+            _settle_one(due)
+
+
+def _settle_one(due: Due) -> None:
+    try:
+        due.script.run(due.location, due.keys, due.arguments)
+    except ImproperlyConfigured:  # the alias is not there any more
+        logger.warning("cannot be done any more: what was put off for CACHES[%r]", due.location)
+    _dues.pop(due, None)
 
 
 def _settle_soon() -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 from django.db import DatabaseError, connections
 from django.db.transaction import on_commit
@@ -29,7 +29,7 @@ class WorkGuard(ABC):
     a transaction of the guard's own around the work then makes sure what it is told.
     """
 
-    mechanism: ClassVar[str]
+    mechanism: str
 
     def __init__(
         self, key: ScopedKey, *, using: str, database: str | None, has_transaction: bool, within: bool = False
@@ -89,6 +89,8 @@ class WorkGuard(ABC):
     def __enter__(self) -> Self:
         if self._is_entered:
             raise OperationInProgress("This guard is open already.")
+        self.failed_open = self._committing = self._abandoned = False
+        self._transaction = None
         try:
             if self.is_joint:
                 self._open_transaction()

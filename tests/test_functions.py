@@ -26,7 +26,9 @@ from idempotency.exceptions import (
     OperationInProgress,
 )
 from idempotency.keys import ScopedKey
+from idempotency.locks import first_wins, lock
 from idempotency.models import IdempotencyRecord
+from idempotency.unique_ids import unique_ids
 from tests.project.models import Order
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -720,3 +722,34 @@ def test_an_inner_refusal_is_announced_once_and_for_the_inner_key(announced):
         outer("outer")
     refusals = [sent["key"].key for name, _, sent in announced if name == "refused"]
     assert refusals == ["inner"]
+
+
+def generate(key):
+    yield key
+
+
+async def generate_asynchronously(key):
+    yield key
+
+
+@pytest.mark.parametrize("lazy", [generate, generate_asynchronously, Order])
+def test_what_runs_after_its_guard_was_left_cannot_be_decorated(lazy):
+    for decorate in (idempotent(key="key"), idempotent(guard=unique_ids(), key="key"), lock("a")):
+        with pytest.raises(TypeError, match="decorates functions and coroutine functions"):
+            decorate(lazy)
+
+
+@pytest.mark.parametrize("guard", [unique_ids, first_wins, lock("a")])
+def test_what_makes_no_guards_is_refused_at_once(guard):
+    with pytest.raises(TypeError, match="guard is"):
+        idempotent(guard=guard, key="key")
+
+
+def test_a_key_without_a_text_of_its_own_is_refused_where_nothing_compares_arguments():
+    @idempotent(guard=unique_ids(), key="order")
+    def handle(order):
+        raise AssertionError
+
+    for order in (Order(), True, 1.0, b"a", ["a"]):
+        with pytest.raises(InvalidKey):
+            handle(order)

@@ -59,6 +59,8 @@ def idempotent(
     """
     if guard is not None and (retention is not None or wait is not None):
         raise TypeError("retention and wait are a record's: leave them out, or leave out guard.")
+    if guard is not None and (isinstance(guard, type) or not hasattr(guard, "guard_for")):
+        raise TypeError(f"guard is unique_ids(…), first_wins(…) or the like, not {guard!r}.")
 
     def decorator(function: Callable[P, R]) -> Callable[P, R | None]:
         call = IdempotentFunction(function, key, operation, scope, using, retention, wait, guard)

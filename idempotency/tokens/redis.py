@@ -99,9 +99,8 @@ class RedisTokenStore(BaseTokenStore):
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         arguments = (nonce, self.retention // MILLISECOND)
-        redis_dues.owe(
-            self.location, GIVE_BACK, (self._key(token),), arguments, f"give back token {token.key}"
-        )
+        due = redis_dues.Due(self.location, GIVE_BACK, (self._key(token),), arguments)
+        redis_dues.owe([due], f"give back token {token.key}")
 
     def _key(self, token: PresentedToken) -> str:
         return f"{prefix(self.location)}:token:{{{token.place}}}:{token.digest.hex()}"

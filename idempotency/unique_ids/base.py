@@ -21,7 +21,8 @@ went: its process died, or could not reach the store any more.
 "run": it may be handled again, and effects that were had are had twice. "discard": it counts as handled,
 and effects that were not had are never had.
 """
-MAX_SLICES = 64
+# More of them would be too many lists for Redis: each costs 200 bytes, whatever is in it.
+MAX_SLICES = 6
 
 
 class Answer(Enum):

@@ -131,10 +131,16 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
 
     def remove(self, digest: bytes, nonce: bytes) -> Said:
         unclaimed = Q(claimed_until=None) | Q(claimed_until__lte=DatabaseNow())
-        with asked(self.database):
-            self.rows.filter(unclaimed, digest=digest).delete()
-            found = self._find(digest)
-        return self._say(found, nonce) if found and found.claimed_until else Said(Answer.WON)
+        for _ in range(ATTEMPTS):
+            with asked(self.database):
+                self.rows.filter(unclaimed, digest=digest).delete()
+                found = self._find(digest)
+            if found is None or found.claimed_until is None:
+                return Said(Answer.WON)
+            if found.claimed_until > found.now:
+                return Said(Answer.CLAIMED, found.claimed_until - found.now)
+            # Its deadline has passed in between.
+        raise OperationInProgress
 
     def _row(self, digest: bytes, nonce: bytes | None = None, *, is_claim: bool = False) -> UniqueId:
         now: Any = DatabaseNow()

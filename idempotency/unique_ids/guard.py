@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from django.db import router
 
@@ -57,11 +57,18 @@ class UniqueIdGuard(WorkGuard):
             has_transaction=store.database == using or not self.is_kept,
         )
 
+    def __enter__(self) -> Self:
+        if self._claimed_at and not self.is_open:
+            # Entered before: what that entry has given up must stay so.
+            self._nonce, self._claimed_at = secrets.token_bytes(NONCE_BYTES), 0.0
+        return super().__enter__()
+
     def _take_joint(self) -> None:
         self._settle(self.store.join(self.digest))
 
     def _take_first(self) -> None:
-        self._claimed_at = time.monotonic()
+        # Of the first attempt: a second one is told that the id is its own, and gets no more time.
+        self._claimed_at = self._claimed_at or time.monotonic()
         self._settle(self.store.claim(self.digest, self._nonce))
 
     def _settle(self, said: Said) -> None:

@@ -35,6 +35,8 @@ class UniqueIds:
     """
 
     def __init__(self, alias: str = "default", name: str = "") -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"The name that keeps ids apart is a text, not {name!r}.")
         self.alias, self.name = alias, name
 
     @property
@@ -51,6 +53,8 @@ class UniqueIds:
 
     def add_many(self, ids: Iterable[Id]) -> list[bool]:
         """``add()`` for each of them, in one round trip. When one raises, none was added."""
+        if isinstance(ids, str | bytes):
+            raise TypeError(f"add_many() takes several ids, not one: {ids!r}.")
         digests = [self.digest(id) for id in ids]
         different = list(dict.fromkeys(digests))
         if not different:
@@ -70,7 +74,8 @@ class UniqueIds:
             raise
         won = {digest for digest, said in zip(different, told, strict=True) if said.answer is Answer.WON}
         # The second of two equal ones comes after the first.
-        return [number == digests.index(digest) and digest in won for number, digest in enumerate(digests)]
+        firsts = {digest: number for number, digest in reversed([*enumerate(digests)])}
+        return [number == firsts[digest] and digest in won for number, digest in enumerate(digests)]
 
     def __contains__(self, id: Id) -> bool:
         """Whether it counts as handled. It may be otherwise in a moment: to act on it, use ``add()``."""
@@ -96,7 +101,7 @@ class UniqueIds:
         OnFailure; by default what the alias says. ``using``: alias of the database where the work is
         committed, by default the records'.
         """
-        key = ScopedKey(("unique-id", ""), self.name, valid_id(id, "id"))
+        key = ScopedKey(("unique-id", self.alias), self.name, valid_id(id, "id"))
         return UniqueIdGuard(self.store, self.digest(id), key, on_failure=on_failure, using=using)
 
     def guard_for(self, key: ScopedKey, *, using: str | None = None) -> UniqueIdGuard:

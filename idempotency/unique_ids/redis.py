@@ -7,17 +7,20 @@ from typing import Any
 from idempotency import redis_dues
 from idempotency.mediums import MILLISECOND
 from idempotency.redis import Argument, Script, prefix
-from idempotency.unique_ids.base import Answer, BaseUniqueIdStore, Said
+from idempotency.unique_ids.base import MAX_SLICES, Answer, BaseUniqueIdStore, Said
 
-# Ids in one bucket and slice, where there are as many as expected. Each takes 18 bytes in a list that Redis
-# keeps in one piece, which is read through for every id that is asked for.
-BUCKET = 288
+# Ids of one bucket within WINDOW, where there are as many as expected. Each takes 18 bytes in the list of
+# its slice of time; all of the bucket's are read through for every id that is asked for.
+BUCKET = 1920
+# The current slice, those of the window before, and one that is expired when its turn comes. As many
+# whatever SLICE is, as are the buckets: so what was handled is found when SLICE or WINDOW have changed.
+SLOTS = MAX_SLICES + 2
 # For how long an addition can be repeated, or undone.
 REPEATABLE = timedelta(minutes=1)
 
 # KEYS[1] is the claim on one id: the nonce (16 bytes) and the deadline in milliseconds, 0 for an id that the
-# nonce has added outright. KEYS[2] says that a removal was done. The others are the bucket in each slice
-# of time, in turn; they expire as wholes.
+# nonce has added outright, -1 for one that it has given up. KEYS[2] says that a removal was done. The others
+# are the bucket in each slice of time, in turn; they expire as wholes.
 # Any script may run twice: redis-py repeats a command whose reply was lost.
 COMMON = """
 local id, nonce, slice, lasting = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -28,6 +31,11 @@ local slots = #KEYS - FIRST + 1
 local claim = redis.call('GET', KEYS[1])
 local is_mine = claim and string.sub(claim, 1, 16) == nonce
 local deadline = claim and tonumber(string.sub(claim, 17))
+local GIVEN_UP = -1
+local was_given_up = is_mine and deadline == GIVEN_UP
+if deadline == GIVEN_UP then
+    claim, is_mine = false, false
+end
 
 local function is_handled()
     for number = FIRST, #KEYS do
@@ -41,7 +49,7 @@ end
 local function mark_handled()
     local current = math.floor(now / slice)
     local key = KEYS[FIRST + current % slots]
-    local over = (current + slots - 1) * slice - now
+    local over = (current + 1) * slice + ARGV[7] - now
     redis.call('RPUSH', key, id)
     if redis.call('PTTL', key) < over then
         redis.call('PEXPIRE', key, over)
@@ -67,7 +75,8 @@ local WON, HANDLED = -1, -2
 if is_mine then
     return WON
 end
-if is_handled() then
+-- An attempt that was late: its caller was told that nothing was done.
+if was_given_up or is_handled() then
     return HANDLED
 end
 if claim and deadline > now then
@@ -127,6 +136,9 @@ GIVE_UP = Script(
 if is_mine then
     unmark()
 end
+if not claim or is_mine then
+    redis.call('SET', KEYS[1], nonce .. GIVEN_UP, 'PX', lasting)
+end
 return 1
 """
 )
@@ -163,14 +175,15 @@ class RedisUniqueIdStore(BaseUniqueIdStore):
         super().__init__(alias, options)
         self.location = self.location or "default"
         self.slice_length = -(-self.slice // MILLISECOND)
-        slices = -(-self.window // (self.slice_length * MILLISECOND))
-        self.buckets = max(1, self.expected_ids // (slices * BUCKET))
-        # The current one, those of the window before, and one that is expired when its turn comes.
-        self.slots = slices + 2
+        self.window_length = -(-self.window // MILLISECOND)
+        self.buckets = max(1, self.expected_ids // BUCKET)
 
     def add(self, digests: Sequence[bytes], nonce: bytes) -> list[Said]:
         lasting = min(REPEATABLE, self.window)
         calls = [(self._keys(digest), self._arguments(digest, nonce, lasting)) for digest in digests]
+        for keys, _ in calls:
+            # What is still to be given up would be told that it was handled, and its message be lost.
+            redis_dues.settle(self.location, keys[0])
         if len(calls) == 1:
             return [said(TAKE.run(self.location, *calls[0]))]
         return [said(answer) for answer in TAKE.run_many(self.location, calls)]
@@ -193,21 +206,21 @@ class RedisUniqueIdStore(BaseUniqueIdStore):
         return bool(CONFIRM.run(self.location, self._keys(digest), self._claim_arguments(digest, nonce)))
 
     def finish(self, digest: bytes, nonce: bytes) -> None:
-        self._owe(FINISH, digest, nonce, "count as handled")
+        due = self._due(FINISH, digest, self._arguments(digest, nonce))
+        redis_dues.owe([due], f"count as handled id {digest.hex()}")
 
     def give_up(self, digests: Sequence[bytes], nonce: bytes) -> None:
-        for digest in digests:
-            self._owe(GIVE_UP, digest, nonce, "give up")
+        dues = [self._due(GIVE_UP, digest, self._arguments(digest, nonce, REPEATABLE)) for digest in digests]
+        redis_dues.owe(dues, f"give up {len(dues)} ids, {digests[0].hex()} first")
 
-    def _owe(self, script: Script, digest: bytes, nonce: bytes, what: str) -> None:
-        keys, arguments = tuple(self._keys(digest)), tuple(self._arguments(digest, nonce))
-        redis_dues.owe(self.location, script, keys, arguments, f"{what} id {digest.hex()}")
+    def _due(self, script: Script, digest: bytes, arguments: list[Argument]) -> redis_dues.Due:
+        return redis_dues.Due(self.location, script, tuple(self._keys(digest)), tuple(arguments))
 
     def _keys(self, digest: bytes) -> list[str]:
         """With one hash tag per bucket, so that a cluster spreads them, and runs each script on one node."""
         bucket = int.from_bytes(digest[:8], "big") % self.buckets
         stem = f"{prefix(self.location)}:ids:{{{self.alias}:{bucket}}}"
-        buckets = [f"{stem}:{slot}" for slot in range(self.slots)]
+        buckets = [f"{stem}:{slot}" for slot in range(SLOTS)]
         return [f"{stem}:{digest.hex()}", f"{stem}:removed:", *buckets]
 
     def _claim_arguments(self, digest: bytes, nonce: bytes) -> list[Argument]:
@@ -222,7 +235,7 @@ class RedisUniqueIdStore(BaseUniqueIdStore):
         claim_for: timedelta = timedelta(0),
     ) -> list[Argument]:
         times = (self.slice_length, lasting // MILLISECOND, claim_for // MILLISECOND)
-        return [digest, nonce, *times, self.on_unknown]
+        return [digest, nonce, *times, self.on_unknown, self.window_length]
 
 
 def said(answer: int) -> Said:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -24,7 +21,7 @@ from idempotency.exceptions import (
 from idempotency.models import IdempotencyToken
 from idempotency.tokens import tokens
 from tests.guards.contract import GuardContract, OneWriterOnSQLite
-from tests.processes import ROOT, environment
+from tests.processes import told_to_contenders
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
@@ -61,16 +58,7 @@ class TokenContract(OneWriterOnSQLite, GuardContract):
     def test_of_eight_processes_one_gets_in(self):
         if self.alias == "locmem":
             pytest.skip("another process knows nothing of this one's memory")
-        command = [sys.executable, "-m", "tests.processes.contenders"]
-        done = subprocess.run(
-            [*command, self.alias, text(self.alias), self.on_failure],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            timeout=120,
-            check=True,
-        )
-        told = json.loads(done.stdout)
+        told = told_to_contenders("token", self.alias, text(self.alias), self.on_failure)
         assert told.count("ran") == 1
         # Elsewhere than in Redis, the first may still be uncommitted.
         assert {*told} <= {"ran", "duplicate", "conflict" if self.alias == "default" else "duplicate"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from idempotency.exceptions import AlreadyHandled
 from tests.guards.contract import GuardContract, OneWriterOnSQLite
 
 pytestmark = [
@@ -58,3 +59,13 @@ def test_a_discarded_id_may_be_handled_again(ids):
     assert "a" not in ids
     assert ids.add("a")
     ids.discard("never there")
+
+
+def test_a_guard_that_failed_may_be_entered_again(ids):
+    guard = ids.once("a")
+    with pytest.raises(LookupError), guard:
+        raise LookupError
+    with guard:
+        pass
+    with pytest.raises(AlreadyHandled), guard:
+        pass

@@ -1,21 +1,41 @@
 """What races and crashes are made of: a real server, many clients, and processes that die on a line."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-from django.db import connection
+from django.db import connections
 
 ROOT = Path(__file__).parents[2]
 
 
 def environment(**options: str) -> dict[str, str]:
-    """The environment of a process on the database that this test runs on."""
-    name = str(connection.settings_dict["NAME"])
-    if connection.vendor == "sqlite":
-        name = os.path.abspath(name)
+    """The environment of a process on the databases that this test runs on."""
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.processes.settings",
-        "SERVED_DATABASE": name,
+        "SERVED_DATABASE": database_name("default"),
+        "SERVED_ELSEWHERE": database_name("elsewhere"),
         **options,
     }
+
+
+def database_name(alias: str) -> str:
+    name = str(connections[alias].settings_dict["NAME"])
+    return os.path.abspath(name) if connections[alias].vendor == "sqlite" else name
+
+
+def told_to_contenders(*arguments: str) -> list[str]:
+    """See tests.processes.contenders."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.processes.contenders", *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=True,
+    )
+    told: list[str] = json.loads(done.stdout)
+    return told

@@ -58,6 +58,14 @@ def call(key):
         return {"status": 409 if error.code == "conflict" else 503, "body": error.code}
 
 
+def handle(alias, key):
+    try:
+        told = views.HANDLERS[alias](f"{RUN} {key}", key)
+    except IdempotencyError as error:
+        return {"status": 409 if error.code == "conflict" else 503, "body": error.code}
+    return {"status": 200, "body": told or "skipped"}
+
+
 def presented(key):
     """The one token of this key; other runs on the same Redis have others."""
     text = urlsafe_b64encode(sha256(f"{RUN} {key}".encode()).digest())[:32].decode()
@@ -103,6 +111,7 @@ OPERATIONS = {
     for alias in ("default", "redis")
     for path in ("token-race", "restored-token-race", "token-and-key-race")
 }
+OPERATIONS |= {f"handle {alias}": Operation(partial(handle, alias)) for alias in views.HANDLERS}
 OPERATIONS |= {
     "transition": Operation(changes.transition, changes.prepare_waiting, changes.found_parcel),
     "transition at once": Operation(changes.transition_at_once, changes.prepare_plain, changes.found_parcel),

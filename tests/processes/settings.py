@@ -1,9 +1,10 @@
 """The test project as other processes serve it: on the running test's database."""
 
 import os
+from datetime import timedelta
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES, VENDOR
+from tests.settings import DATABASES, IDEMPOTENCY_UNIQUE_IDS, VENDOR
 
 DATABASES["default"] |= {
     "NAME": os.environ["SERVED_DATABASE"],
@@ -11,6 +12,7 @@ DATABASES["default"] |= {
     "CONN_MAX_AGE": None,
     "ATOMIC_REQUESTS": os.environ.get("SERVED_ATOMIC") == "yes",
 }
+DATABASES["elsewhere"] |= {"NAME": os.environ["SERVED_ELSEWHERE"]}
 if isolation := os.environ.get("SERVED_ISOLATION"):
     if VENDOR != "mariadb":
         from django.db.backends.postgresql.psycopg_any import IsolationLevel
@@ -18,6 +20,12 @@ if isolation := os.environ.get("SERVED_ISOLATION"):
         isolation = IsolationLevel[isolation.replace(" ", "_").upper()]
     DATABASES["default"].setdefault("OPTIONS", {})["isolation_level"] = isolation
 
+# So that a retry after a crash soon gets through.
+CLAIM = timedelta(milliseconds=300)
+IDEMPOTENCY_UNIQUE_IDS |= {
+    "default": {"CLAIM": CLAIM},
+    "redis": {**IDEMPOTENCY_UNIQUE_IDS["redis"], "CLAIM": CLAIM},
+}
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.processes.urls"
 # A server error shows in what the process printed.

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from idempotency.decorators import idempotent
 from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
+from idempotency.unique_ids import unique_ids
 from tests.processes.gates import pass_gate
 from tests.project.models import Order, Product
 
@@ -59,6 +60,18 @@ class WaitingRaceView(RaceView):
 @idempotent(key="reference")
 def order_by_function(reference):
     return place_order(reference)
+
+
+def handle(id, reference):
+    """A message that comes with an id."""
+    place_order(reference)
+    return "ran"
+
+
+HANDLERS = {
+    alias: idempotent(guard=unique_ids(alias), key="id", operation=f"deliver {alias}")(handle)
+    for alias in ("default", "redis")
+}
 
 
 class TransferView(IdempotencyKeyMixin, APIView):

@@ -1,0 +1,45 @@
+"""What users type, as mypy sees it: `mypy` reads this file, and nothing runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_type
+
+from idempotency.decorators import idempotent
+from idempotency.locks import HeldLock, first_wins, lock
+from idempotency.unique_ids import unique_ids
+
+
+@idempotent(key="number")
+def recorded(number: int) -> str:
+    return str(number)
+
+
+@idempotent(guard=unique_ids(), key="number")
+def handled(number: int) -> str:
+    return str(number)
+
+
+@idempotent(guard=first_wins(on_busy="skip"), key="number")
+def settled(number: int) -> str:
+    return str(number)
+
+
+@lock("order:42", wait=None)
+def locked(number: int) -> str:
+    return str(number)
+
+
+assert_type(recorded(1), str)
+assert_type(handled(1), str | None)
+assert_type(settled(number=1), str | None)
+assert_type(locked(1), str)
+narrow: Callable[[int], str | None] = handled
+
+with lock("order:42") as held:
+    assert_type(held, HeldLock)
+    assert_type(held.fence, int)
+with lock("order:42", on_busy="skip") as perhaps:
+    assert_type(perhaps, HeldLock | None)
+with unique_ids("default", "orders").once("42"):
+    pass

@@ -1,0 +1,260 @@
+"""Each command that Redis is sent about an id, lost or late; and Redis away."""
+
+from __future__ import annotations
+
+import secrets
+from copy import copy
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from redis import ConnectionError, TimeoutError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from idempotency import redis, redis_dues, work
+from idempotency.exceptions import OperationInProgress, StoreUnavailable
+from idempotency.unique_ids import ids as unique_ids_module
+from idempotency.unique_ids import unique_ids
+from idempotency.unique_ids.base import Answer
+from idempotency.unique_ids.redis import CONTAINS, FINISH, GIVE_UP, REMOVE, TAKE
+from tests.processes.gates import STUCK
+from tests.processes.redis_caches import redis_at, redis_behind_proxy
+from tests.processes.redis_link import Fault
+from tests.project.models import Order
+from tests.unique_ids.conftest import ONE_WILL_DO, fail, run, wait_until
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO),
+]
+SHORT = 0.15
+SCRIPTS = (TAKE, FINISH, GIVE_UP, REMOVE)
+RETRIES = {"once": {}, "redis-py-retries": {"retry": Retry(NoBackoff(), 3)}}
+RETRIES["redis-py-retries"]["retry_on_error"] = [ConnectionError, TimeoutError]
+OPERATIONS = ("add", "add_many", "once", "fail", "discard")
+SENT = {
+    "on-a-new-connection": {"add": 6, "add_many": 7, "once": 7, "fail": 7, "discard": 6},
+    "of-an-unknown-script": {"add": 2, "add_many": 5, "once": 4, "fail": 4, "discard": 2},
+}
+
+
+@pytest.fixture
+def proxy():
+    with redis_behind_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def fault():
+    return Fault.DROP_REPLY
+
+
+@pytest.fixture(params=RETRIES)
+def retries(request):
+    return request.param
+
+
+@pytest.fixture
+def options():
+    return {}
+
+
+@pytest.fixture
+def ids(proxy, settings, retries, fault, options):
+    """Behind the proxy. The alias "direct" has the same past it."""
+    store = {"BACKEND": settings.REDIS_UNIQUE_IDS, "WINDOW": timedelta(minutes=1), **options}
+    settings.IDEMPOTENCY_UNIQUE_IDS = {"default": {**store, "LOCATION": "faulty"}}
+    timeout = SHORT if fault.startswith("delay") else STUCK
+    with redis_at(settings, proxy.port, timeout=timeout, pool=RETRIES[retries]):
+        for script in (*SCRIPTS, CONTAINS):
+            redis.connection("direct").script_load(script.text)
+        yield unique_ids()
+
+
+def add_directly(ids, id="a"):
+    """Past the proxy, as another caller."""
+    there = copy(ids.store)
+    there.location = "direct"
+    return there.add([ids.digest(id)], secrets.token_bytes(16))[0].answer
+
+
+@pytest.fixture
+def befallen(proxy, ids, fault, number, way, monkeypatch):
+    """The command of that number, from here on."""
+    strange(proxy, way, monkeypatch)
+    proxy.fault(fault, at=number)
+
+
+def strange(proxy, way, monkeypatch):
+    if way == "of-an-unknown-script":
+        for script in SCRIPTS:
+            monkeypatch.setitem(vars(script), "text", f"{script.text}-- {uuid4()}")
+            monkeypatch.delitem(vars(script), "sha", raising=False)
+        redis.connection("faulty").ping()
+        proxy.clear()
+
+
+def at_every_command(operation):
+    numbers = [(way, number) for way in SENT for number in range(1, SENT[way][operation] + 1)]
+
+    def parametrized(test):
+        test = pytest.mark.parametrize("fault", list(Fault))(test)
+        return pytest.mark.parametrize(("way", "number"), numbers)(test)
+
+    return parametrized
+
+
+@pytest.mark.parametrize("retries", ["once"])
+@pytest.mark.parametrize("way", SENT)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_command_has_a_number(way, operation, proxy, ids, monkeypatch):
+    strange(proxy, way, monkeypatch)
+    {
+        "add": lambda: ids.add("a"),
+        "add_many": lambda: ids.add_many(list("ab")),
+        "once": lambda: run(ids),
+        "fail": lambda: fail(ids),
+        "discard": lambda: ids.discard("a"),
+    }[operation]()
+    assert len(proxy.commands) == SENT[way][operation], proxy.commands
+
+
+def handled_once(proxy, ids, id="a"):
+    """Whether nobody is let in any more, before and after what was held back has arrived."""
+    proxy.mend()
+    told = [run(ids, id), ids.add(id)]
+    proxy.release()
+    return [*told, run(ids, id), ids.add(id)] == ["handled", False] * 2
+
+
+@at_every_command("add")
+def test_the_first_caller_adds_it(befallen, proxy, ids):
+    assert ids.add("a")
+    assert handled_once(proxy, ids)
+
+
+@at_every_command("add_many")
+def test_the_first_caller_adds_them_all(befallen, proxy, ids):
+    assert ids.add_many(list("abc")) == [True] * 3
+    assert all(handled_once(proxy, ids, id) for id in "abc")
+
+
+@at_every_command("once")
+def test_the_first_caller_gets_in_once(befallen, proxy, ids):
+    assert run(ids) == "ran"
+    wait_until(lambda: not redis_dues._dues)
+    assert handled_once(proxy, ids)
+    assert Order.objects.count() == 1
+
+
+@at_every_command("fail")
+def test_what_failed_is_handled_again_once(befallen, proxy, ids):
+    fail(ids)
+    proxy.mend()
+    assert run(ids) == "ran"
+    assert handled_once(proxy, ids)
+    assert Order.objects.count() == 1
+
+
+@at_every_command("discard")
+def test_what_was_discarded_is_handled_again_once(befallen, proxy, ids, fault, retries):
+    assert add_directly(ids) is Answer.WON
+    try:
+        ids.discard("a")
+    except StoreUnavailable:
+        if fault == "delay-request":
+            pytest.skip("it may arrive at any time: its caller was told that nobody knows")
+    proxy.mend()
+    ids.discard("a")
+    assert ids.add("a")
+    assert handled_once(proxy, ids)
+
+
+@pytest.mark.parametrize(("retries", "fault"), [("redis-py-retries", "delay-request")])
+def test_a_late_repetition_of_a_removal_does_not_undo_what_came_after_it(proxy, ids, fault):
+    assert add_directly(ids) is Answer.WON
+    proxy.fault(fault, only="EVALSHA", at=1)
+    ids.discard("a")
+    assert add_directly(ids) is Answer.WON
+    assert handled_once(proxy, ids)
+
+
+@pytest.mark.parametrize("retries", ["redis-py-retries"])
+def test_redis_py_is_not_told_that_its_own_command_was_another_caller(proxy, ids, monkeypatch):
+    monkeypatch.setattr(unique_ids_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(work, "ATTEMPTS", 1)
+    for use in (lambda: ids.add("a"), lambda: run(ids, "b") == "ran"):
+        proxy.clear()
+        proxy.fault("drop-reply", only="EVALSHA", at=1, times=3)
+        assert use()
+        assert proxy.commands.count("EVALSHA") >= 4
+        proxy.mend()
+    assert run(ids) == run(ids, "b") == "handled"
+
+
+@pytest.mark.parametrize("only", [None, "EVALSHA"])
+@pytest.mark.parametrize("fault", ["drop-request", "drop-reply"])
+def test_when_every_attempt_fails_nothing_runs_and_nothing_counts_as_handled(proxy, ids, fault, only):
+    proxy.fault(fault, only=only)
+    for use in (lambda: ids.add("a"), lambda: run(ids, "b"), lambda: ids.add_many(list("cd"))):
+        with pytest.raises(StoreUnavailable):
+            use()
+    assert not Order.objects.exists()
+    proxy.mend()
+    # At once, whatever the thread that settles has done by now.
+    assert ids.add_many(list("acd")) == [True] * 3
+    assert run(ids, "b") == "ran"
+    assert all(handled_once(proxy, ids, id) for id in "abcd")
+
+
+@pytest.mark.parametrize("retries", ["once"])
+@pytest.mark.parametrize("lost", ["add", "once"])
+def test_what_a_vain_attempt_added_is_given_up_when_redis_is_back(proxy, ids, lost):
+    proxy.fault("drop-reply", only="EVALSHA", at=1, times=2)
+    proxy.fault("drop-request", only="EVALSHA", at=3)
+    with pytest.raises(StoreUnavailable):
+        ids.add("a") if lost == "add" else run(ids)
+    proxy.mend()
+    wait_until(lambda: not redis_dues._dues)
+    assert add_directly(ids) is Answer.WON
+
+
+@pytest.mark.parametrize("retries", ["once"])
+@pytest.mark.parametrize("lost", ["add", "once"])
+def test_whoever_comes_first_gives_up_what_a_vain_attempt_added(proxy, ids, lost, monkeypatch):
+    """Told that it was handled, they would lose the message."""
+    monkeypatch.setattr(redis_dues, "_settle_soon", lambda: None)
+    proxy.fault("drop-reply", only="EVALSHA", at=1, times=2)
+    proxy.fault("drop-request", only="EVALSHA", at=3)
+    with pytest.raises(StoreUnavailable):
+        ids.add("a") if lost == "add" else run(ids)
+    assert redis_dues._dues
+    proxy.mend()
+    assert ids.add("a") if lost == "add" else run(ids) == "ran"
+    assert handled_once(proxy, ids)
+
+
+@pytest.mark.parametrize(("retries", "fault"), [("once", "delay-request")])
+@pytest.mark.parametrize("late", ["add", "once"])
+def test_a_late_attempt_that_gave_up_takes_nothing_from_another(proxy, ids, fault, late):
+    proxy.fault(fault, only="EVALSHA", at=1, times=work.ATTEMPTS)
+    with pytest.raises(StoreUnavailable):
+        ids.add("a") if late == "add" else run(ids)
+    proxy.wait_until_held(work.ATTEMPTS)
+    proxy.release()
+    assert run(ids) == "ran"
+    assert handled_once(proxy, ids)
+
+
+@pytest.mark.parametrize(("retries", "fault"), [("once", "delay-request")])
+def test_a_late_giving_up_lets_nobody_in_beside_the_next(proxy, ids, fault):
+    proxy.fault(fault, only="EVALSHA", at=2)
+    fail(ids)
+    proxy.mend()
+    with ids.once("a"):
+        proxy.wait_until_held()
+        proxy.release()
+        assert isinstance(run(ids), OperationInProgress)
+    assert handled_once(proxy, ids)
