@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import wraps
 from typing import Any, Protocol
 
@@ -95,7 +95,9 @@ class IdempotentFunction:
         if key is None:
             raise InvalidKey(f"{self.operation} was called with None for its key.")
         # Nothing compares the arguments there: what has no text of its own must not be taken for another.
-        return valid_id(key, "key") if self.source else valid_key(str(key))
+        if self.source and not isinstance(key, date):
+            return valid_id(key, "key")
+        return valid_key(str(key))
 
     def sync_wrapper(self) -> Callable[..., Any]:
         @wraps(self.function)

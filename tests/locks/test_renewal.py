@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 from django.db import connections
@@ -17,6 +18,7 @@ from idempotency.models import LockLease
 from tests.locks.conftest import shortest_ttl, wait_until
 from tests.processes.gates import STUCK
 
+HOUR = timedelta(hours=1)
 pytestmark = pytest.mark.django_db(transaction=True)
 TTL = 0.3
 SLACK = 2.0
@@ -173,7 +175,7 @@ def test_a_fork_renews_what_is_its_own(name, contested, holders):
 
 def test_the_databases_clock_decides_when_its_time_is_over(name):
     with pytest.raises(LockLost), lock(name, renew_for=0) as held:
-        LockLease.objects.filter(digest=held.ticket.digest).update(expires_at=timezone.now())
+        LockLease.objects.filter(digest=held.ticket.digest).update(expires_at=timezone.now() - HOUR)
         assert held.remaining > 0
         with pytest.raises(LockLost):
             held.check()
