@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import ModuleType
 from uuid import uuid4
 
@@ -90,6 +91,10 @@ def bob(users) -> Caller:
 def clean_slate():
     cache.clear()
     views.HOOKS_RUN.clear()
+    yield
+    # kazoo's threads draw random numbers, which Hypothesis would take for its strategies' own.
+    if sessions := sys.modules.get("idempotency.locks.sessions"):
+        sessions.disconnect()
 
 
 def urlconf(*patterns):
