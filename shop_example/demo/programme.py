@@ -9,7 +9,7 @@ from shop_example.demo.on_machines import LastPiece, Settlement, StockMessage
 from shop_example.demo.operations import PAGE_PLAYS, Effects, Operation, on_a_page, with_key, with_token
 from shop_example.demo.scenarios import Scenario, resource
 from shop_example.demo.status_messages import StatusMessages
-from shop_example.models import Customer, Product
+from shop_example.models import Customer, Order, Product
 
 QUANTITY = 3
 PART_CENTS = 2_500
@@ -20,9 +20,23 @@ def programme() -> tuple[Scenario, ...]:
     product = Product.objects.get(name=samples.PRODUCTS[0][0])
     customer = Customer.objects.get(user__username=samples.CUSTOMER)
     unpaid = customer.place_order(product, 100)
+    return (
+        *by_requests(product, unpaid),
+        *with_tokens(product),
+        Settlement(
+            title="A nightly settlement is started by every machine's timer",
+            payment=customer.pay(unpaid, PART_CENTS),
+        ),
+        LastPiece(title="The last piece on a shelf is taken by several pickers", product=product.pk),
+        StockMessage(
+            title="A message is delivered twice, to two consumers", product=product.pk, quantity=QUANTITY
+        ),
+    )
+
+
+def by_requests(product: Product, unpaid: Order) -> tuple[Scenario, ...]:
     some = {"product": product.pk, "quantity": QUANTITY}
     from_elsewhere = {**some, "order_reference": f"elsewhere-{uuid.uuid4()}"}
-    checkout = Effects(orders=1, stock=QUANTITY, cents=QUANTITY * product.price_cents)
     return (
         Operation(
             title="An order is created",
@@ -47,6 +61,13 @@ def programme() -> tuple[Scenario, ...]:
             paths=resource("order-events"),
             product=product.pk,
         ),
+    )
+
+
+def with_tokens(product: Product) -> tuple[Scenario, ...]:
+    some = {"product": product.pk, "quantity": QUANTITY}
+    checkout = Effects(orders=1, stock=QUANTITY, cents=QUANTITY * product.price_cents)
+    return (
         Operation(
             title="A checkout with a one-time token is retried",
             paths=resource("checkouts"),
@@ -59,13 +80,5 @@ def programme() -> tuple[Scenario, ...]:
             prepare=on_a_page(some),
             wanted=checkout,
             plays=PAGE_PLAYS,
-        ),
-        Settlement(
-            title="A nightly settlement is started by every machine's timer",
-            payment=customer.pay(unpaid, PART_CENTS),
-        ),
-        LastPiece(title="The last piece on a shelf is taken by several pickers", product=product.pk),
-        StockMessage(
-            title="A message is delivered twice, to two consumers", product=product.pk, quantity=QUANTITY
         ),
     )
