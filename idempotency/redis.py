@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from hashlib import sha1
 from inspect import signature
@@ -35,7 +35,7 @@ class Script:
 
     def run(self, alias: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Raises StoreUnavailable, after which it is not known whether the script has run."""
-        with outages():
+        with outages(alias):
             client = connection(alias)
             try:
                 return client.evalsha(self.sha, len(keys), *keys, *arguments)
@@ -48,7 +48,7 @@ class Script:
     def run_many(self, alias: str, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
         """One answer per call, in one round trip to each node. Each call is a step of its own: raises
         StoreUnavailable when one could not be done, and others may have been."""
-        with outages():
+        with outages(alias):
             client = connection(alias)
             answers = self._pipelined(client, calls)
             # A server that does not know the script has run none of them.
@@ -72,14 +72,31 @@ class Script:
 
 
 @contextmanager
-def outages() -> Iterator[None]:
+def outages(alias: str) -> Iterator[None]:
     """Redis' errors as StoreUnavailable, where it could not be reached or cannot write at the moment."""
     try:
         yield
-    except Exception as error:
-        if is_outage(error):
+    except BaseException as error:
+        if isinstance(error, Exception) and is_outage(error):
             raise StoreUnavailable from error
+        if not type(error).__module__.startswith("redis."):
+            with suppress(Exception):
+                forget_connections(alias)
         raise
+
+
+def forget_connections(alias: str) -> None:
+    """Close those that nobody uses. What a signal's handler raises may leave one with an answer that was
+    not read, which the next command would take for its own."""
+    client = connection(alias)
+    is_cluster = hasattr(client, "get_nodes")
+    for node in [node.redis_connection for node in client.get_nodes()] if is_cluster else [client]:
+        if node is None:
+            continue
+        try:
+            node.connection_pool.disconnect(inuse_connections=False)
+        except TypeError:  # redis-py's blocking pool, before version 6, which knows only all of them
+            node.connection_pool.disconnect()
 
 
 def connection(alias: str) -> Any:
@@ -128,7 +145,7 @@ def eviction_policies(alias: str) -> set[str]:
     """``maxmemory-policy`` of every node that has a limit to its memory."""
     from redis.cluster import RedisCluster
 
-    with outages():
+    with outages(alias):
         client = connection(alias)
         if isinstance(client, RedisCluster):
             nodes = list(client.info("memory", target_nodes=RedisCluster.PRIMARIES).values())

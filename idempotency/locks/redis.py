@@ -67,7 +67,7 @@ class RedisLockStore(BaseLockStore):
     def ask(self, ticket: Ticket, ttl: float, *, waits: bool) -> float | None:
         keys, milliseconds = self._keys(ticket), int(ttl * 1000)
         ticket.asked_at = now()
-        with outages():
+        with outages(self.location):
             # Cheaper than the script, which is asked where this is not answered by OK: somebody else holds
             # it, or this very ticket, whose reply was lost.
             client = connection(self.location)
@@ -81,7 +81,7 @@ class RedisLockStore(BaseLockStore):
         # Redis would wait for ever at 0; and a client must hear of it before its own timeout.
         timeout = socket_timeout(self.location)
         seconds = max(0.001, min(longest, LONGEST_PAUSE, *([timeout / 2] if timeout else [])))
-        with outages():
+        with outages(self.location):
             connection(self.location).blpop([self._keys(ticket)[2]], timeout=seconds)
 
     def renew(self, ticket: Ticket, ttl: float) -> bool:
@@ -92,7 +92,7 @@ class RedisLockStore(BaseLockStore):
         return bool(renewed)
 
     def holds(self, ticket: Ticket) -> bool:
-        with outages():
+        with outages(self.location):
             holder: bytes | None = connection(self.location).get(self._keys(ticket)[0])
         return holder == ticket.nonce
 
