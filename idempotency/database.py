@@ -14,10 +14,12 @@ from django.db.models.sql.subqueries import InsertQuery
 SUPPORTED_VENDORS = ("postgresql", "mysql", "sqlite")
 
 # Deadlock and serialization failure, as PostgreSQL says it; deadlock and lock wait timeout, InnoDB.
-CONFLICT_STATES = {"40001", "40P01"}
+SERIALIZATION_FAILURE = "40001"
+CONFLICT_STATES = {SERIALIZATION_FAILURE, "40P01"}
 LOCK_WAIT_TIMEOUT = 1205
 # 1020, MariaDB 11.6 and newer: the row changed after the transaction's snapshot.
-LOST_TIES = {1213, 1020}
+CHANGED_ROW = 1020
+LOST_TIES = {1213, CHANGED_ROW}
 CONFLICT_NUMBERS = {*LOST_TIES, LOCK_WAIT_TIMEOUT}
 # PostgreSQL's lock_not_available, and MySQL's; MariaDB says LOCK_WAIT_TIMEOUT.
 LOCK_NOT_AVAILABLE = "55P03"
@@ -84,6 +86,11 @@ def is_conflict(error: BaseException | None) -> bool:
 def is_lost_tie(error: BaseException | None) -> bool:
     """Whether the whole transaction was rolled back for another's sake, so that it may be repeated."""
     return is_conflict(error) and error_number(error) != LOCK_WAIT_TIMEOUT  # type: ignore[arg-type]
+
+
+def is_changed_row(error: BaseException) -> bool:
+    """Whether a row was changed since the transaction's snapshot, so that it cannot be locked."""
+    return sqlstate(error) == SERIALIZATION_FAILURE or error_number(error) == CHANGED_ROW
 
 
 def is_refused_wait(error: BaseException, sql: str) -> bool:

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models, router, transaction
+from django.db import DatabaseError, models, router, transaction
 from django.utils.translation import gettext_lazy as _
 
+from idempotency.database import is_changed_row
 from idempotency.exceptions import LockNotHeld, StaleFence
 from idempotency.locks.held import HeldLock, held_here
 from idempotency.models import LockFence
@@ -19,9 +20,11 @@ class FencedMixin(WatchedSaveMixin, models.Model):
     which is to be held around them. They raise LockNotHeld outside of it; and StaleFence, in the
     transaction that they are in, once a later holder has written or has taken a fence.
 
-    Ask for ``held.fence_in(alias)`` before reading what a decision rests on, and read it with
-    ``select_for_update()``: then no earlier holder's write comes after it. ``QuerySet.update()``, fixtures
-    and the insertion of new rows go around all of it.
+    Ask for ``held.fence_in(alias)`` before reading what a decision rests on: then no earlier holder's write
+    comes after it. Around all of it go the insertion of new rows, fixtures, everything that QuerySets
+    write (``update()``, ``bulk_update()``, ``delete()``, cascades), ``transition_to()`` and ``increment()``.
+
+    The lock's name must not depend on what may be changed: two holders could then write one row.
     """
 
     fence = models.PositiveBigIntegerField(_("fence"), default=0, editable=False)
@@ -57,15 +60,26 @@ class FencedMixin(WatchedSaveMixin, models.Model):
             return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
         fence = held.fence_in(using)
         values = [(other, *rest) for other, *rest in values if other is not field] + [(field, None, fence)]
-        updated = super()._do_update(current(base_qs, held, fence), using, pk_val, values, *args, **kwargs)
-        if not updated and base_qs.filter(pk=pk_val).exists():
-            raise StaleFence
+        with transaction.atomic(using=using, savepoint=False):
+            rows = base_qs.filter(fence__lte=fence)
+            updated = super()._do_update(rows, using, pk_val, values, *args, **kwargs)
+            if not updated and base_qs.filter(pk=pk_val).exists():
+                raise StaleFence
+            refuse_later(held, fence, using)
         self.fence = fence
         return updated
 
 
-def current(rows: Any, held: HeldLock, fence: int) -> Any:
-    """The rows, unless a later holder was here. The row's own number is compared anew when somebody else
-    has just written it; the lock's also tells of one who has not written yet."""
-    latest = LockFence.objects.using(rows.db).filter(digest=held.ticket.digest, number=fence)
-    return rows.filter(models.Exists(latest), fence__lte=fence)
+def refuse_later(held: HeldLock, fence: int, using: str) -> None:
+    """Raise StaleFence when somebody has taken a later fence. Otherwise nobody does until the transaction
+    ends: they wait for it."""
+    row = LockFence.objects.using(using).filter(digest=held.ticket.digest)
+    try:
+        # A locking read: a transaction's snapshot may be older than what others have taken since.
+        latest = row.select_for_update().values_list("number", flat=True).first()
+    except DatabaseError as error:
+        if is_changed_row(error):
+            raise StaleFence from error
+        raise
+    if latest != fence:
+        raise StaleFence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from django.core import serializers
@@ -16,7 +17,9 @@ from idempotency.locks import FencedMixin, lock
 from idempotency.locks.fences import take_fence
 from idempotency.locks.held import adopt
 from idempotency.models import LockFence
+from tests.processes.gates import STUCK
 from tests.project.models import Guarded
+from tests.settings import VENDOR
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
 
@@ -149,7 +152,58 @@ def test_a_model_must_say_which_lock_it_is():
         Nameless(pk=1).lock_name()
 
 
-@pytest.mark.skipif(connections["default"].vendor == "sqlite", reason="SQLite has one writer at a time")
+one_writer = pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite has one writer at a time")
+
+
+@one_writer
+def test_a_stale_save_is_refused_in_a_transaction_that_sees_nothing_of_the_later_holder(row):
+    with lock(row.lock_name()) as held, ThreadPoolExecutor(1) as pool:
+        number = held.fence
+        with pytest.raises(StaleFence), repeatable_read():
+            mine = Guarded.objects.get(pk=row.pk)
+            assert in_a_thread(pool, overtake, held).result(STUCK) > number
+            mine.value = "stale"
+            mine.save()
+    assert value_of(row) == "first"
+
+
+@one_writer
+def test_a_later_holder_gets_its_fence_when_the_earlier_ones_write_has_ended(row):
+    with lock(row.lock_name()) as held, ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            row.value = "second"
+            row.save()
+            later = in_a_thread(pool, overtake, held)
+            wait_until_blocked(later)
+            assert not later.done()
+        assert later.result(STUCK) > row.fence
+    assert value_of(row) == "second"
+
+
+@contextmanager
+def repeatable_read():
+    connection = connections["default"]
+    isolation = "ISOLATION LEVEL REPEATABLE READ"
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            cursor.execute(f"SET TRANSACTION {isolation}")
+        with transaction.atomic():
+            if connection.vendor == "postgresql":
+                cursor.execute(f"SET TRANSACTION {isolation}")
+            yield
+
+
+def in_a_thread(pool, call, *args):
+    def run():
+        try:
+            return call(*args)
+        finally:
+            connections.close_all()
+
+    return pool.submit(run)
+
+
+@one_writer
 def test_a_save_waits_for_whoever_is_writing_and_then_compares_fences_anew(row):
     with lock(row.lock_name()) as held, ThreadPoolExecutor(1) as pool:
         number = held.fence
@@ -158,11 +212,11 @@ def test_a_save_waits_for_whoever_is_writing_and_then_compares_fences_anew(row):
         with other.cursor() as cursor:
             table = Guarded._meta.db_table
             cursor.execute(f"UPDATE {table} SET fence = %s, value = 'later'", [number + 1])
-        refused = pool.submit(saved_under, held, row)
+        refused = in_a_thread(pool, saved_under, held, row)
         wait_until_blocked(refused)
         other.commit()
         other.close()
-        assert isinstance(refused.result(30), StaleFence)
+        assert isinstance(refused.result(STUCK), StaleFence)
     assert value_of(row) == "later"
 
 
@@ -173,8 +227,6 @@ def saved_under(held, row):
         row.save()
     except OperationInProgress as error:
         return error
-    finally:
-        connections.close_all()
 
 
 BLOCKED = {
