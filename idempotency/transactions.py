@@ -181,6 +181,15 @@ def asked(using: str) -> Iterator[None]:
         raise
 
 
+def is_within_transaction(using: str) -> bool:
+    """Whether what is written there is not committed on the spot. A TestCase's own transaction does not
+    count: nobody else looks on."""
+    connection = connections[using]
+    if not connection.get_autocommit() and not connection.in_atomic_block:
+        return True
+    return any(not getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
 def nothing_kept() -> transaction.TransactionManagementError:
     """What a success is told whose writes were rolled back behind its back."""
     return transaction.TransactionManagementError(

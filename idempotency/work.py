@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from django.db import DatabaseError, connections
 from django.db.transaction import on_commit
 from django.dispatch import Signal
 
-from idempotency.exceptions import OperationInProgress, StoreUnavailable
+from idempotency.exceptions import IdempotencyError, OperationInProgress, StoreUnavailable
 from idempotency.keys import ScopedKey
 from idempotency.nesting import Nesting, adopted, disowned, entered, left
 from idempotency.signals import abandoned, announce, claimed, completed, failed_open
@@ -79,6 +80,9 @@ class WorkGuard(ABC):
     def is_open(self) -> bool:
         return self._is_entered
 
+    def take_patience(self) -> float | None:
+        return 0.0
+
     def adopt(self) -> None:
         if self._nesting:
             adopted(self)
@@ -143,6 +147,13 @@ class WorkGuard(ABC):
                     self._fail_open(error)
                     break
                 self._give_up()
+                raise
+            except IdempotencyError:
+                raise
+            except BaseException:
+                # Such as a time limit's, which a signal's handler raises.
+                with suppress(Exception):
+                    self._give_up()
                 raise
         try:
             self._open_transaction()

@@ -10,7 +10,7 @@ from idempotency import conf
 from idempotency.database import DatabaseNow, insert_once
 from idempotency.locks.base import LONGEST_PAUSE, BaseLockStore, Ticket, now
 from idempotency.models import LockLease, LockLeaseQuerySet
-from idempotency.transactions import asked, repeated
+from idempotency.transactions import asked, is_within_transaction, repeated
 
 
 class DatabaseLockStore(BaseLockStore):
@@ -88,8 +88,7 @@ class DatabaseLockStore(BaseLockStore):
 
     def _refuse_transaction(self, name: str) -> None:
         """Nobody else would see the lock before the commit; nor, released within, the work it guarded."""
-        blocks = connections[self.database].atomic_blocks
-        if any(not getattr(block, "_from_testcase", False) for block in blocks):
+        if is_within_transaction(self.database):
             raise transaction.TransactionManagementError(
                 f"The lock {name!r} is taken within a transaction, and would be free before that commits: "
                 "take it first, and open the transaction inside. Under ATOMIC_REQUESTS put "

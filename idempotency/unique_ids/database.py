@@ -19,12 +19,14 @@ from idempotency.database import (
 )
 from idempotency.exceptions import OperationInProgress, StoreUnavailable
 from idempotency.models import UniqueId, UniqueIdQuerySet
-from idempotency.transactions import asked, repeated
+from idempotency.transactions import asked, is_within_transaction, repeated
 from idempotency.unique_ids.base import Answer, BaseUniqueIdStore, Said
 
 logger = logging.getLogger("idempotency")
 MICROSECOND = timedelta(microseconds=1)
 ATTEMPTS = 4
+# Rows per statement.
+BATCH = 1000
 TABLE = UniqueId._meta.db_table
 # Lock and insert in one statement: only the unique index is free of snapshots, and sees what was
 # committed before the lock was had.
@@ -39,6 +41,7 @@ JOIN = f"""
 
 class Row(NamedTuple):
     pk: int
+    digest: bytes
     nonce: bytes | None
     claimed_until: datetime | None
     kept_until: datetime
@@ -91,12 +94,26 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
         if len(rows) == 1:
             return {rows[0].digest: self._take(rows[0], inserted=insert_once(rows[0], self.database))}
         with transaction.atomic(using=self.database, savepoint=False):
-            self.rows.bulk_create(rows, ignore_conflicts=True)
-            mine = self.rows.filter(digest__in=[row.digest for row in rows], nonce=nonce)
-            won = set(mine.values_list("digest", flat=True))
-            return {row.digest: self._take(row, inserted=row.digest in won) for row in rows}
+            said: dict[bytes, Said] = {}
+            for first in range(0, len(rows), BATCH):
+                said |= self._add_batch(rows[first : first + BATCH])
+            return said
+
+    def _add_batch(self, rows: list[UniqueId]) -> dict[bytes, Said]:
+        self.rows.bulk_create(rows, ignore_conflicts=True)
+        found = {row.digest: row for row in self._found([row.digest for row in rows])}
+        return {
+            row.digest: self._settled(found.get(row.digest), row.nonce) or self._take(row, inserted=False)
+            for row in rows
+        }
 
     def claim(self, digest: bytes, nonce: bytes) -> Said:
+        if is_within_transaction(self.database):
+            raise transaction.TransactionManagementError(
+                f"An id is claimed in {self.database!r} within a transaction there, and would be free when "
+                "that is rolled back: open it inside, or keep the ids in the database of the work. Under "
+                "ATOMIC_REQUESTS put @transaction.non_atomic_requests on the view for that database."
+            )
         row = self._row(digest, nonce, is_claim=True)
         with asked(self.database):
             return self._take(row, inserted=insert_once(row, self.database))
@@ -153,34 +170,38 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
         for _ in range(ATTEMPTS):
             if inserted:
                 return Said(Answer.WON)
-            if found := self._find(row.digest):
-                said = self._say(found, row.nonce)
-                over = Q(kept_until__lte=DatabaseNow()) | Q(claimed_until__lte=DatabaseNow())
-                if said.answer is not Answer.WON or found.nonce == row.nonce is not None:
-                    return said
-                if self._write(row, Q(pk=found.pk, nonce=found.nonce) & over):
-                    return said
+            found = self._find(row.digest)
+            if said := self._settled(found, row.nonce):
+                return said
+            over = Q(kept_until__lte=DatabaseNow()) | Q(claimed_until__lte=DatabaseNow())
+            if found and self._write(row, Q(pk=found.pk, nonce=found.nonce) & over):
+                return Said(Answer.WON)
             inserted = insert_once(row, self.database)
         raise OperationInProgress
 
-    def _say(self, found: Row, nonce: bytes | None) -> Said:
-        """WON: it is this nonce's, or anybody's."""
-        if (nonce is not None and found.nonce == nonce) or found.kept_until <= found.now:
+    def _settled(self, found: Row | None, nonce: bytes | None) -> Said | None:
+        """What the row says; None where it stands for nothing any more, and may be taken."""
+        if found is None:
+            return None
+        if nonce is not None and found.nonce == nonce:
             return Said(Answer.WON)
+        if found.kept_until <= found.now:
+            return None
         if found.claimed_until is None:
             return Said(Answer.HANDLED)
         if found.claimed_until > found.now:
             return Said(Answer.CLAIMED, found.claimed_until - found.now)
-        return Said(Answer.HANDLED if self.on_unknown == "discard" else Answer.WON)
+        return Said(Answer.HANDLED) if self.on_unknown == "discard" else None
 
     def _find(self, digest: bytes) -> Row | None:
-        rows = self.rows.filter(digest=digest)
+        return next(iter(self._found([digest])), None)
+
+    def _found(self, digests: Sequence[bytes]) -> list[Row]:
+        rows = self.rows.filter(digest__in=digests)
         if connections[self.database].vendor == "mysql" and connections[self.database].in_atomic_block:
             # Under REPEATABLE READ only a locking read sees what the insert ran into.
             rows = rows.select_for_update()
-        columns = ("pk", "nonce", "claimed_until", "kept_until", "now")
-        found = rows.annotate(now=DatabaseNow()).values_list(*columns).first()
-        return Row(*found) if found else None
+        return [Row(*row) for row in rows.annotate(now=DatabaseNow()).values_list(*Row._fields)]
 
     def _write(self, row: UniqueId, condition: Q) -> bool:
         values = {"nonce": row.nonce, "claimed_until": row.claimed_until, "kept_until": row.kept_until}

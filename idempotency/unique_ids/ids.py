@@ -3,9 +3,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from uuid import UUID
 
-from idempotency.exceptions import OperationInProgress, StoreUnavailable
+from idempotency.exceptions import StoreUnavailable
 from idempotency.keys import ScopedKey, digest, valid_id
 from idempotency.signals import announce, failed_open
 from idempotency.unique_ids.base import Answer, BaseUniqueIdStore, OnFailure, Said
@@ -69,8 +70,10 @@ class UniqueIds:
                 raise
             announce(failed_open, None, using=store.database, mechanism="unique-id", error=error)
             told = [Said(Answer.WON)] * len(different)
-        except OperationInProgress:
-            store.give_up(different, nonce)
+        except BaseException:
+            # Somebody is handling one of them; or a signal's handler has raised, as a time limit's does.
+            with suppress(Exception):
+                store.give_up(different, nonce)
             raise
         won = {digest for digest, said in zip(different, told, strict=True) if said.answer is Answer.WON}
         # The second of two equal ones comes after the first.

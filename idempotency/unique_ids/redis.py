@@ -19,8 +19,8 @@ SLOTS = MAX_SLICES + 2
 REPEATABLE = timedelta(minutes=1)
 
 # KEYS[1] is the claim on one id: the nonce (16 bytes) and the deadline in milliseconds, 0 for an id that the
-# nonce has added outright, -1 for one that it has given up. KEYS[2] says that a removal was done. The others
-# are the bucket in each slice of time, in turn; they expire as wholes.
+# nonce has added outright. KEYS[2] says that this nonce is over: it has given the id up, or its removal is
+# done. The others are the bucket in each slice of time, in turn; they expire as wholes.
 # Any script may run twice: redis-py repeats a command whose reply was lost.
 COMMON = """
 local id, nonce, slice, lasting = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -31,11 +31,6 @@ local slots = #KEYS - FIRST + 1
 local claim = redis.call('GET', KEYS[1])
 local is_mine = claim and string.sub(claim, 1, 16) == nonce
 local deadline = claim and tonumber(string.sub(claim, 17))
-local GIVEN_UP = -1
-local was_given_up = is_mine and deadline == GIVEN_UP
-if deadline == GIVEN_UP then
-    claim, is_mine = false, false
-end
 
 local function is_handled()
     for number = FIRST, #KEYS do
@@ -75,8 +70,8 @@ local WON, HANDLED = -1, -2
 if is_mine then
     return WON
 end
--- An attempt that was late: its caller was told that nothing was done.
-if was_given_up or is_handled() then
+-- An attempt that is late: its caller was told that nothing was done.
+if redis.call('EXISTS', KEYS[2]) == 1 or is_handled() then
     return HANDLED
 end
 if claim and deadline > now then
@@ -136,9 +131,7 @@ GIVE_UP = Script(
 if is_mine then
     unmark()
 end
-if not claim or is_mine then
-    redis.call('SET', KEYS[1], nonce .. GIVEN_UP, 'PX', lasting)
-end
+redis.call('SET', KEYS[2], '1', 'PX', lasting)
 return 1
 """
 )
@@ -180,7 +173,7 @@ class RedisUniqueIdStore(BaseUniqueIdStore):
 
     def add(self, digests: Sequence[bytes], nonce: bytes) -> list[Said]:
         lasting = min(REPEATABLE, self.window)
-        calls = [(self._keys(digest), self._arguments(digest, nonce, lasting)) for digest in digests]
+        calls = [(self._keys(digest, nonce), self._arguments(digest, nonce, lasting)) for digest in digests]
         for keys, _ in calls:
             # What is still to be given up would be told that it was handled, and its message be lost.
             redis_dues.settle(self.location, keys[0])
@@ -192,36 +185,37 @@ class RedisUniqueIdStore(BaseUniqueIdStore):
         return bool(CONTAINS.run(self.location, self._keys(digest), self._arguments(digest)))
 
     def remove(self, digest: bytes, nonce: bytes) -> Said:
-        keys = self._keys(digest)
-        keys[1] += nonce.hex()
-        return said(REMOVE.run(self.location, keys, self._arguments(digest, nonce, REPEATABLE)))
+        arguments = self._arguments(digest, nonce, REPEATABLE)
+        return said(REMOVE.run(self.location, self._keys(digest, nonce), arguments))
 
     def claim(self, digest: bytes, nonce: bytes) -> Said:
-        keys = self._keys(digest)
+        keys = self._keys(digest, nonce)
         # What is still to be given up, or finished, would be told that somebody is handling it.
         redis_dues.settle(self.location, keys[0])
         return said(TAKE.run(self.location, keys, self._claim_arguments(digest, nonce)))
 
     def confirm(self, digest: bytes, nonce: bytes) -> bool:
-        return bool(CONFIRM.run(self.location, self._keys(digest), self._claim_arguments(digest, nonce)))
+        arguments = self._claim_arguments(digest, nonce)
+        return bool(CONFIRM.run(self.location, self._keys(digest, nonce), arguments))
 
     def finish(self, digest: bytes, nonce: bytes) -> None:
-        due = self._due(FINISH, digest, self._arguments(digest, nonce))
+        due = self._due(FINISH, digest, nonce)
         redis_dues.owe([due], f"count as handled id {digest.hex()}")
 
     def give_up(self, digests: Sequence[bytes], nonce: bytes) -> None:
-        dues = [self._due(GIVE_UP, digest, self._arguments(digest, nonce, REPEATABLE)) for digest in digests]
+        dues = [self._due(GIVE_UP, digest, nonce) for digest in digests]
         redis_dues.owe(dues, f"give up {len(dues)} ids, {digests[0].hex()} first")
 
-    def _due(self, script: Script, digest: bytes, arguments: list[Argument]) -> redis_dues.Due:
-        return redis_dues.Due(self.location, script, tuple(self._keys(digest)), tuple(arguments))
+    def _due(self, script: Script, digest: bytes, nonce: bytes) -> redis_dues.Due:
+        arguments = self._arguments(digest, nonce, REPEATABLE)
+        return redis_dues.Due(self.location, script, tuple(self._keys(digest, nonce)), tuple(arguments))
 
-    def _keys(self, digest: bytes) -> list[str]:
+    def _keys(self, digest: bytes, nonce: bytes = b"") -> list[str]:
         """With one hash tag per bucket, so that a cluster spreads them, and runs each script on one node."""
         bucket = int.from_bytes(digest[:8], "big") % self.buckets
         stem = f"{prefix(self.location)}:ids:{{{self.alias}:{bucket}}}"
         buckets = [f"{stem}:{slot}" for slot in range(SLOTS)]
-        return [f"{stem}:{digest.hex()}", f"{stem}:removed:", *buckets]
+        return [f"{stem}:{digest.hex()}", f"{stem}:over:{nonce.hex()}", *buckets]
 
     def _claim_arguments(self, digest: bytes, nonce: bytes) -> list[Argument]:
         lasting = self.claim_for if self.on_unknown == "run" else self.claim_for + self.window
