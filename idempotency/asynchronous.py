@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from idempotency.exceptions import OperationInProgress
+
 T = TypeVar("T")
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
 
 
 class Guard(Protocol):
@@ -28,6 +33,10 @@ class Guard(Protocol):
         /,
     ) -> object: ...
 
+    def take_patience(self) -> float | None:
+        """Seconds for which entering would wait for others (None: for ever); from now on it does not."""
+        ...
+
     def adopt(self) -> None:
         """Note that it is open in the current context, which another thread's knows nothing of."""
 
@@ -46,12 +55,21 @@ class AsyncGuard(Generic[G]):
         self.guard = guard
 
     async def __aenter__(self) -> G:
-        try:
-            await to_the_end(self.guard.__enter__)
-        except asyncio.CancelledError as cancelled:
-            if self.guard.is_open:
-                await to_the_end(self.guard.__exit__, type(cancelled), cancelled, None)
-            raise
+        # Waiting on the thread would keep those from it who are waited for.
+        patience = await to_the_end(self.guard.take_patience)
+        give_up_at = None if patience is None else time.monotonic() + patience
+        while True:
+            try:
+                await to_the_end(self.guard.__enter__)
+                break
+            except asyncio.CancelledError as cancelled:
+                if self.guard.is_open:
+                    await to_the_end(self.guard.__exit__, type(cancelled), cancelled, None)
+                raise
+            except OperationInProgress:
+                if give_up_at is not None and time.monotonic() >= give_up_at:
+                    raise
+            await asyncio.sleep(random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE))
         # What the thread's copy of the context learned, this one must know for nested guards.
         self.guard.adopt()
         return self.guard

@@ -90,6 +90,9 @@ class RequestGuard:
     def _guards(self) -> list[RecordGuard | TokenGuard]:
         return [guard for guard in (self.record, self.token) if guard]
 
+    def take_patience(self) -> float | None:
+        return 0.0  # as its guards say
+
     def adopt(self) -> None:
         for guard in self._guards:
             guard.adopt()

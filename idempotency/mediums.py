@@ -54,10 +54,12 @@ class BaseMedium(ABC):
     def wrong(self, option: str, wanted: str) -> ImproperlyConfigured:
         return ImproperlyConfigured(f"{self.name_of(option)} must be {wanted}, not {self.options[option]!r}.")
 
-    def duration(self, option: str) -> timedelta:
+    def duration(self, option: str, *, may_be_zero: bool = False) -> timedelta:
         value = self.options[option]
-        if not isinstance(value, timedelta) or not MILLISECOND <= value <= LONGEST:
-            raise self.wrong(option, "a timedelta above 0, at most 100 years")
+        least = timedelta(0) if may_be_zero else MILLISECOND
+        if not isinstance(value, timedelta) or not least <= value <= LONGEST:
+            above = "of 0 or more" if may_be_zero else "above 0"
+            raise self.wrong(option, f"a timedelta {above}, at most 100 years")
         return value
 
     def count(self, option: str) -> int:

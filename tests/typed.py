@@ -25,15 +25,44 @@ def settled(number: int) -> str:
     return str(number)
 
 
+@idempotent(guard=unique_ids(), key="number")
+async def handled_by_a_task(number: int) -> str:
+    return str(number)
+
+
 @lock("order:42", wait=None)
 def locked(number: int) -> str:
     return str(number)
+
+
+@lock("order:42", on_busy="skip")
+def locked_or_skipped(number: int) -> str:
+    return str(number)
+
+
+@lock("order:42")
+async def locked_task(number: int) -> str:
+    return str(number)
+
+
+@lock("order:42", on_busy="skip")
+async def locked_task_or_skipped(number: int) -> str:
+    return str(number)
+
+
+async def within_a_task() -> None:
+    assert_type(await handled_by_a_task(1), str | None)
+    assert_type(await locked_task(1), str)
+    assert_type(await locked_task_or_skipped(1), str | None)
+    async with lock("order:42", on_busy="skip") as perhaps:
+        assert_type(perhaps, HeldLock | None)
 
 
 assert_type(recorded(1), str)
 assert_type(handled(1), str | None)
 assert_type(settled(number=1), str | None)
 assert_type(locked(1), str)
+assert_type(locked_or_skipped(1), str | None)
 narrow: Callable[[int], str | None] = handled
 
 with lock("order:42") as held:

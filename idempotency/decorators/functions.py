@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction
 
@@ -11,6 +11,17 @@ from idempotency.keys import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class GuardedDecorator(Protocol):
+    """Of functions that return None when they are skipped."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
 
 
 @overload
@@ -31,7 +42,7 @@ def idempotent(
     operation: str | None = None,
     scope: Callable[..., Scope] | None = None,
     using: str | Callable[..., str] | None = None,
-) -> Callable[[Callable[P, R]], Callable[P, R | None]]: ...
+) -> GuardedDecorator: ...
 def idempotent(
     *,
     guard: GuardSource | None = None,
@@ -41,7 +52,7 @@ def idempotent(
     using: str | Callable[..., str] | None = None,
     retention: timedelta | None = None,
     wait: timedelta | None = None,
-) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+) -> Any:
     """Make all calls of a function with the same key, sync or async, happen once.
 
     ``key``: the name of the argument that is the key (its ``str()`` is), or a function of the same
@@ -62,10 +73,8 @@ def idempotent(
     if guard is not None and (isinstance(guard, type) or not hasattr(guard, "guard_for")):
         raise TypeError(f"guard is unique_ids(…), first_wins(…) or the like, not {guard!r}.")
 
-    def decorator(function: Callable[P, R]) -> Callable[P, R | None]:
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
         call = IdempotentFunction(function, key, operation, scope, using, retention, wait, guard)
-        if iscoroutinefunction(function):
-            return cast(Callable[P, R], call.async_wrapper())
-        return cast(Callable[P, R], call.sync_wrapper())
+        return call.async_wrapper() if iscoroutinefunction(function) else call.sync_wrapper()
 
     return decorator

@@ -62,7 +62,7 @@ class BaseLockStore(BaseMedium):
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
         self.ttl = self.duration("TTL").total_seconds()
-        self.renew_for = self.duration("RENEW_FOR").total_seconds()
+        self.renew_for = self.duration("RENEW_FOR", may_be_zero=True).total_seconds()
 
     def acquire(self, ticket: Ticket, ttl: float, wait: float | None) -> float | None:
         """Hold the lock for ``ttl`` seconds. None: it is held. Otherwise it is busy, after ``wait``

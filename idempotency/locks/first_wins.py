@@ -7,7 +7,8 @@ from typing import Self
 from idempotency.exceptions import AlreadyHandled, LockBusy, LockLost
 from idempotency.keys import ScopedKey, digest
 from idempotency.locks.held import HeldLock, adopt, disown
-from idempotency.locks.lock import Lock, OnBusy, Seconds, leave
+from idempotency.locks.lock import Lock, OnBusy, Seconds
+from idempotency.locks.steps import leave
 from idempotency.unique_ids import UniqueIdGuard, UniqueIds, unique_ids
 
 
@@ -63,6 +64,10 @@ class FirstWinsGuard:
     @property
     def is_open(self) -> bool:
         return self.done.is_open
+
+    def take_patience(self) -> float | None:
+        patience, self.lock.wait = self.lock.wait, 0.0
+        return patience
 
     def adopt(self) -> None:
         self.done.adopt()

@@ -28,7 +28,12 @@ class HeldLock:
     """
 
     def __init__(
-        self, owner: object, store: BaseLockStore, ticket: Ticket, ttl: float, renew_for: float
+        self,
+        owner: object,
+        store: BaseLockStore,
+        ticket: Ticket,
+        ttl: float,
+        renew_for: float,
     ) -> None:
         self.owner = owner
         self.store, self.ticket, self.ttl = store, ticket, ttl
@@ -92,6 +97,8 @@ class HeldLock:
         it with what the lock guards, and only where no greater one is (see FencedMixin). Ask for it
         before the transaction, which otherwise keeps the next holder waiting for its own.
         """
+        if self._pid != os.getpid():
+            raise LockLost(self.name, f"The lock {self.name!r} is held by this process's parent, not by it.")
         known = self._fences.get(using)
         if known is None or not known.stands:
             known = Fence(take_fence(self.ticket.digest, using), using)
@@ -148,6 +155,9 @@ class HeldLock:
                 kept = not self._is_lost and (kept if released is None else released)
         except StoreUnavailable:
             logger.warning("not released, and free when its time is over: %s", self.key)
+        except Exception:
+            # Whatever it is, it must not take the place of what the block has raised.
+            logger.exception("not released, and free when its time is over: %s", self.key)
         if not kept:
             self.lose()
         return kept
@@ -162,9 +172,10 @@ def held_by(owner: object) -> HeldLock | None:
     return next((held for held in _mine.get() if held.owner is owner and held.is_open), None)
 
 
-def held_here(name: str) -> HeldLock | None:
-    """The lock of this name whose block the caller is in, in whatever medium."""
-    return next((held for held in _mine.get() if held.name == name and held.is_open), None)
+def held_here(name: str, alias: str | None = None) -> HeldLock | None:
+    """The lock of this name whose block the caller is in, in that medium or in whatever one."""
+    mine = (held for held in reversed(_mine.get()) if held.name == name and held.is_open)
+    return next((held for held in mine if alias in (None, held.store.alias)), None)
 
 
 def adopt(held: HeldLock) -> None:

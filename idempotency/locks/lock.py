@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from copy import copy
 from datetime import timedelta
@@ -14,20 +14,20 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from idempotency.asynchronous import to_the_end
-from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost, StoreUnavailable
+from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost
 from idempotency.functions import refuse_generators
 from idempotency.keys import valid_id
 from idempotency.locks import renewal
 from idempotency.locks.base import LONGEST_PAUSE, SHORTEST_PAUSE, BaseLockStore, Ticket, now
 from idempotency.locks.held import HeldLock, adopt, disown, held_by, held_here, key_of
-from idempotency.signals import abandoned, announce, claimed, completed, refused
+from idempotency.locks.steps import acquire, leave
+from idempotency.signals import announce, claimed, refused
 
 P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H", bound="HeldLock | None")
 Seconds = float | timedelta
 OnBusy = Literal["raise", "skip"]
-ATTEMPTS = 2
 # Seconds: a year, which no lock should be held or waited for.
 LONGEST = 31_536_000
 
@@ -107,6 +107,8 @@ class Lock(Generic[H]):
         self.wait = None if wait is None else seconds(wait, "wait")
         self.renew_for = None if renew_for is None else seconds(renew_for, "renew_for")
         self.on_busy, self.alias = on_busy, alias
+        # What was entered and not left, in that order; None stands for a block that has no lock.
+        self._entered: list[HeldLock | None] = []
 
     def __enter__(self) -> H:
         return self._enter(self._acquire(self.wait))
@@ -114,7 +116,7 @@ class Lock(Generic[H]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if held := held_by(self):
+        if held := self._take_out():
             leave(held, error)
 
     async def __aenter__(self) -> H:
@@ -126,7 +128,8 @@ class Lock(Generic[H]):
                 return self._enter(acquired[0])
             except asyncio.CancelledError:
                 if acquired:
-                    await to_the_end(leave, acquired[0])
+                    with suppress(LockLost):
+                        await to_the_end(leave, acquired[0])
                 raise
             except LockBusy as busy:
                 if give_up_at is not None and now() >= give_up_at:
@@ -136,7 +139,7 @@ class Lock(Generic[H]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if held := held_by(self):
+        if held := self._take_out():
             try:
                 await to_the_end(leave, held, error)
             finally:
@@ -145,23 +148,31 @@ class Lock(Generic[H]):
     def named(self, name: str) -> Lock[H]:
         """The same with another name."""
         other = copy(self)
-        other.name = valid_id(name, "lock's name")
+        other.name, other._entered = valid_id(name, "lock's name"), []
         return other
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+    @overload
+    def __call__(
+        self: Lock[HeldLock | None], function: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+    @overload
+    def __call__(self: Lock[HeldLock | None], function: Callable[P, R]) -> Callable[P, R | None]: ...
+    @overload
+    def __call__(self: Lock[HeldLock], function: Callable[P, R]) -> Callable[P, R]: ...
+    def __call__(self, function: Callable[P, Any]) -> Callable[P, Any]:
         refuse_generators(function, "@lock(…)")
 
         @wraps(function)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
             with self._for(*args, **kwargs) as held:
-                return function(*args, **kwargs) if held else cast(R, None)
+                return function(*args, **kwargs) if held else None
 
         @wraps(function)
         async def async_wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
             async with self._for(*args, **kwargs) as held:
-                return await cast(Any, function)(*args, **kwargs) if held else None
+                return await function(*args, **kwargs) if held else None
 
-        return cast(Callable[P, R], async_wrapper) if iscoroutinefunction(function) else wrapper
+        return async_wrapper if iscoroutinefunction(function) else wrapper
 
     def _for(self, *args: Any, **kwargs: Any) -> Lock[H]:
         """The lock of one call."""
@@ -180,7 +191,7 @@ class Lock(Generic[H]):
         """Acquire it, without a block. Raises LockBusy, and announces no refusal."""
         if callable(self.name):
             raise TypeError("A lock whose name is a function is a decorator: elsewhere, give it a name.")
-        if held_here(self.name):
+        if held_here(self.name, self.alias):
             raise LockAlreadyHeld(
                 f"The lock {self.name!r} is held by this very caller: take it once, around everything."
             )
@@ -209,32 +220,19 @@ class Lock(Generic[H]):
         raise busy
 
     def _enter(self, held: HeldLock | None) -> H:
+        self._entered.append(held)
         if held:
             adopt(held)
         return cast(H, held)
 
-
-def acquire(store: BaseLockStore, ticket: Ticket, ttl: float, wait: float | None) -> float | None:
-    """``store.acquire()``; a reply may be lost, so it is asked again, with the same ticket."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return store.acquire(ticket, ttl, wait)
-        except BaseException as error:
-            if isinstance(error, StoreUnavailable) and attempt < ATTEMPTS:
-                continue
-            # It may be held after all, by one who never gets in: also when a signal's handler has raised.
-            if ticket.asked_at:
-                with suppress(Exception):
-                    store.release(ticket)
-            raise
-    return None
-
-
-def leave(held: HeldLock, error: BaseException | None = None) -> None:
-    renewal.leave(held)
-    disown(held)
-    kept = held.close()
-    over = completed if kept and error is None else abandoned
-    announce(over, held.key, using=held.store.database, mechanism="lock")
-    if not kept and error is None:
-        raise LockLost(held.name)
+    def _take_out(self) -> HeldLock | None:
+        """What the block has held that is left now. Left in another context than it was entered (on another
+        thread, by another task), it is the one that is there: of several, all but the last were lost."""
+        held = held_by(self)
+        while self._entered:
+            left = held or (None if None in self._entered else self._entered[0])
+            # Two may be leaving at once.
+            with suppress(ValueError):
+                self._entered.remove(left)
+                return left
+        return held

@@ -92,6 +92,9 @@ class RecordGuard:
     def is_open(self) -> bool:
         return self._transaction.is_open
 
+    def take_patience(self) -> float | None:
+        return 0.0  # the database waits, and tells at once
+
     def adopt(self) -> None:
         adopted(self)
 

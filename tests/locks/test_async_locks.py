@@ -10,8 +10,10 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections
 
+from idempotency import redis
 from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost
 from idempotency.locks import lock
+from idempotency.locks.base import BaseLockStore, Ticket
 from tests.locks.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 
@@ -188,7 +190,8 @@ def test_its_loss_is_raised_when_the_block_is_left(name):
 
 
 @beside_postgresql
-def test_one_that_is_cancelled_while_it_is_given_the_lock_leaves_nothing(name, settings):
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_one_that_is_cancelled_while_it_is_given_the_lock_leaves_nothing(name, settings, is_lost):
     pytest.importorskip("django_redis", reason="django-redis is not installed")
     from tests.processes.redis_caches import redis_at, redis_behind_proxy
 
@@ -206,7 +209,10 @@ def test_one_that_is_cancelled_while_it_is_given_the_lock_leaves_nothing(name, s
         await asyncio.to_thread(proxy.wait_until_held)
         entering.cancel()
         await asyncio.sleep(0)
-        # Redis has given it the lock, and it hears of that only now.
+        # Redis has given it the lock, and perhaps to somebody else by now, and it hears of that only now.
+        if is_lost:
+            key = BaseLockStore.at("direct")._keys(Ticket(name))[0]
+            await asyncio.to_thread(lambda: redis.connection("direct").set(key, b"another's", px=1))
         await asyncio.to_thread(proxy.release)
         with pytest.raises(asyncio.CancelledError):
             await entering

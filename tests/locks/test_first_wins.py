@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -15,6 +16,9 @@ from idempotency.exceptions import LockBusy, LockLost
 from idempotency.locks import first_wins, lock
 from idempotency.locks import held as locks
 from idempotency.unique_ids import unique_ids
+from tests.conftest import available
+from tests.locks.conftest import beside_postgresql
+from tests.processes.gates import STUCK
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "elsewhere"])]
@@ -38,7 +42,7 @@ def in_a_thread(call, *args):
             connections.close_all()
 
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(run).result(30)
+        return pool.submit(run).result(STUCK)
 
 
 def test_a_late_duplicate_is_skipped_although_the_lock_is_free(name, medium):
@@ -63,12 +67,12 @@ def test_whoever_comes_meanwhile_is_refused_or_skipped(name, medium, on_busy):
 
     def work():
         inside.set()
-        assert enough.wait(30)
+        assert enough.wait(STUCK)
 
     settle = settlement(name, medium, work, on_busy=on_busy)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(lambda: (settle("monday"), connections.close_all())[0])
-        assert inside.wait(30)
+        assert inside.wait(STUCK)
         try:
             if on_busy == "skip":
                 assert settle("monday") is None
@@ -77,7 +81,7 @@ def test_whoever_comes_meanwhile_is_refused_or_skipped(name, medium, on_busy):
                     settle("monday")
         finally:
             enough.set()
-        assert first.result(30) == "settled"
+        assert first.result(STUCK) == "settled"
     assert Order.objects.count() == 1
 
 
@@ -144,6 +148,32 @@ def test_a_coroutine_is_guarded_as_well(name):
         return [await settle("monday"), await settle("monday")]
 
     assert twice() == ["settled", None]
+    assert Order.objects.count() == 1
+
+
+@beside_postgresql
+@pytest.mark.parametrize("wait", [None, STUCK])
+def test_a_task_that_waits_keeps_nobody_from_the_thread_that_they_share(name, wait):
+    available("redis")
+    inside = asyncio.Event()
+
+    # Where its transaction does not stay open while others have their turn.
+    @idempotent(guard=first_wins(alias="redis", wait=wait), key="day", operation=name)
+    async def settle(day):
+        inside.set()
+        await asyncio.sleep(0.1)
+        await Order.objects.acreate(reference=day)
+        return "settled"
+
+    async def late():
+        await inside.wait()
+        return await settle("monday")
+
+    @async_to_sync
+    async def both():
+        return await asyncio.wait_for(asyncio.gather(settle("monday"), late()), STUCK)
+
+    assert both() == ["settled", None]
     assert Order.objects.count() == 1
 
 

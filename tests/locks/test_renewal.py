@@ -82,12 +82,16 @@ def test_it_is_kept_for_no_longer_than_it_is_to_be_renewed(name, contested, loss
     wait_until(lambda: losses == [name])
 
 
-def test_it_need_not_be_renewed_at_all(name, contested):
+@pytest.mark.parametrize("said_by", ["caller", "alias"])
+def test_it_need_not_be_renewed_at_all(name, contested, settings, said_by):
     if contested == "zookeeper":
         pytest.skip("a session renews itself")
+    never = {**settings.IDEMPOTENCY_LOCKS.get(contested, {}), "RENEW_FOR": timedelta(0)}
+    if said_by == "alias":
+        settings.IDEMPOTENCY_LOCKS = {**settings.IDEMPOTENCY_LOCKS, contested: never}
     with (
         pytest.raises(LockLost),
-        lock(name, alias=contested, ttl=TTL, renew_for=0) as held,
+        lock(name, alias=contested, ttl=TTL, renew_for=0 if said_by == "caller" else None) as held,
         another(name, contested, wait=STUCK) as waiter,
     ):
         assert waiter.result(STUCK) < TTL + SLACK
