@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 
 from idempotency import signals
 from idempotency.unique_ids import unique_ids
-from tests import services
+from tests import emptying, services
 from tests.project import views
 
 MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
@@ -70,6 +70,14 @@ def problem(response, status, code):
     assert document["status"] == status
     assert {"type", "title", "detail"} < set(document)
     return True
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    with django_db_blocker.unblock():
+        emptied = emptying.instead_of_flushing()
+    with emptied:
+        yield
 
 
 @pytest.fixture

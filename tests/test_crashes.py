@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.processes import ROOT, environment
 from tests.processes.gates import Gate
+from tests.processes.programs import printed_by
 from tests.processes.server import Server
 from tests.project.models import Order, Product
 from tests.settings import VENDOR
@@ -31,15 +29,7 @@ def crash_on_each_line(
     operation, accident, moments="first", files=frozenset({"records/guard.py", "records/base.py"}), **options
 ):
     """See tests.processes.crashes."""
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.processes.crashes", operation, accident, moments],
-        cwd=ROOT,
-        env=environment(**options),
-        stdout=subprocess.PIPE,
-        timeout=300,
-        check=True,
-    )
-    crashes = json.loads(process.stdout)
+    crashes = json.loads(printed_by("crashes", operation, accident, moments, **options))
     assert files <= {crash["place"].partition(":")[0] for crash in crashes}
     return crashes
 

@@ -21,7 +21,7 @@ from idempotency.exceptions import (
 from idempotency.models import IdempotencyToken
 from idempotency.tokens import tokens
 from tests.guards.contract import GuardContract, OneWriterOnSQLite
-from tests.processes import told_to_contenders
+from tests.processes.programs import told_to_contenders
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]

@@ -1,9 +1,6 @@
 """What races and crashes are made of: a real server, many clients, and processes that die on a line."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from django.db import connections
@@ -25,17 +22,3 @@ def environment(**options: str) -> dict[str, str]:
 def database_name(alias: str) -> str:
     name = str(connections[alias].settings_dict["NAME"])
     return os.path.abspath(name) if connections[alias].vendor == "sqlite" else name
-
-
-def told_to_contenders(*arguments: str) -> list[str]:
-    """See tests.processes.contenders."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.processes.contenders", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        timeout=120,
-        check=True,
-    )
-    told: list[str] = json.loads(done.stdout)
-    return told

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ import pytest
 from django.db import connection, connections
 
 from idempotency.models import StatusTransition
-from tests.processes import ROOT, environment
+from tests.processes.programs import printed_by
 from tests.settings import VENDOR
 
 STUCK = 30
@@ -34,17 +32,7 @@ mariadb_only = pytest.mark.skipif(VENDOR != "mariadb", reason="is about InnoDB")
 
 def answers(module, plan, isolation=""):
     """What the module prints, which runs as processes of their own on this test's database."""
-    process = subprocess.run(
-        [sys.executable, "-m", f"tests.processes.{module}"],
-        cwd=ROOT,
-        env=environment(SERVED_ISOLATION=isolation),
-        input=json.dumps(plan),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-    return json.loads(process.stdout)
+    return json.loads(printed_by(module, given=json.dumps(plan), SERVED_ISOLATION=isolation))
 
 
 @pytest.fixture

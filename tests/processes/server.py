@@ -17,6 +17,7 @@ import gunicorn
 
 from tests.processes import ROOT, environment
 from tests.processes.gates import STUCK
+from tests.processes.programs import printed_by
 from tests.processes.storm import Answer, ask, send
 
 WORKERS, THREADS = 4, 4
@@ -92,13 +93,5 @@ class Server:
 
     def storm(self, path: str, **plan) -> list[Answer]:
         """Send from many processes at once; see tests.processes.storm."""
-        process = subprocess.run(
-            [sys.executable, "-m", "tests.processes.storm"],
-            cwd=ROOT,
-            input=json.dumps({"port": self.port, "path": path, **plan}),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=300,
-            check=True,
-        )
-        return [Answer(*answer) for answer in json.loads(process.stdout)]
+        printed = printed_by("storm", given=json.dumps({"port": self.port, "path": path, **plan}))
+        return [Answer(*answer) for answer in json.loads(printed)]

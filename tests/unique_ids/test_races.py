@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from idempotency.unique_ids import unique_ids
-from tests.processes import told_to_contenders
+from tests.processes.programs import told_to_contenders
 from tests.project.models import Order
 
 pytestmark = [
