@@ -73,10 +73,8 @@ def problem(response, status, code):
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup, django_db_blocker):
-    with django_db_blocker.unblock():
-        emptied = emptying.instead_of_flushing()
-    with emptied:
+def django_db_setup(django_db_setup):
+    with emptying.instead_of_flushing():
         yield
 
 

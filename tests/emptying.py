@@ -7,6 +7,7 @@ database: a tenth of a second, of which a suite of thousands has too many.
 
 from __future__ import annotations
 
+from functools import cache
 from unittest.mock import patch
 
 from django.db import connections, transaction
@@ -16,30 +17,31 @@ KEPT = {"django_content_type", "auth_permission"}
 """As migrations have left them: tests write neither."""
 
 
-def tables(connection) -> list[str]:
+@cache
+def tables(alias: str) -> list[str]:
+    connection = connections[alias]
     names = connection.introspection.django_table_names(only_existing=True, include_views=False)
     return [connection.ops.quote_name(name) for name in sorted({*names} - KEPT)]
 
 
-def empty(connection, names: list[str]) -> None:
+def empty(alias: str) -> None:
+    connection = connections[alias]
     with (
         connection.constraint_checks_disabled(),
-        transaction.atomic(using=connection.alias),
+        transaction.atomic(using=alias),
         connection.cursor() as cursor,
     ):
         if connection.vendor == "postgresql":
             # As TRUNCATE has it: what a killed process has left to commit is to be seen, and to go.
-            cursor.execute(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
-        for name in names:
+            cursor.execute(f"LOCK TABLE {', '.join(tables(alias))} IN ACCESS EXCLUSIVE MODE")
+        for name in tables(alias):
             cursor.execute(f"DELETE FROM {name}")
 
 
+def empty_those_of(test: TransactionTestCase) -> None:
+    for alias in test._databases_names(include_mirrors=False):
+        empty(alias)
+
+
 def instead_of_flushing():
-    """A patch, to be made when there are databases."""
-    found = {alias: tables(connections[alias]) for alias in connections}
-
-    def empty_all(test):
-        for alias in test._databases_names(include_mirrors=False):
-            empty(connections[alias], found[alias])
-
-    return patch.object(TransactionTestCase, "_fixture_teardown", empty_all)
+    return patch.object(TransactionTestCase, "_fixture_teardown", empty_those_of)

@@ -1,8 +1,9 @@
 """
-An operation that meets with an accident on each of its lines, and is then retried in a new process.
+An operation that meets with an accident on each of its lines, and is then retried in another process.
 
 `python -m tests.processes.crashes OPERATION ACCIDENT MOMENTS` prints a JSON list. Forks of one warm
-process that has no database connection of its own keep this fast; each opens one.
+process that has no database connection of its own keep this fast. Each opens one; those that retry,
+like a server's, do so for many.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import signal
 import sys
 import time
 import traceback
@@ -28,20 +28,20 @@ import django
 django.setup()
 
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connections  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
 from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
 from idempotency.tokens import tokens  # noqa: E402
 from idempotency.tokens.texts import PresentedToken  # noqa: E402
-from tests.processes import changes, views  # noqa: E402
+from tests.processes import changes, views, wsgi  # noqa: E402, F401  (as the server is set up)
+from tests.processes.accidents import ACCIDENTS, STUCK, ended  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
 from tests.project.models import Order, Product  # noqa: E402
 
 AT_ONCE = 2
 RUN = uuid.uuid4()
-STUCK = 10
 
 
 def request(key, **more):
@@ -121,41 +121,6 @@ OPERATIONS |= {
 }
 
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-END_SESSION = {
-    "postgresql": (
-        "SELECT pg_terminate_backend(%s)",
-        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
-    ),
-    "mysql": ("KILL %s", "SELECT count(*) FROM information_schema.processlist WHERE id = %s"),
-}
-
-
-def end_session():
-    """Have the database server end this process's session, where it has one by now."""
-    if (raw := connection.connection) is None:
-        return
-    session = [raw.thread_id() if connection.vendor == "mysql" else raw.info.backend_pid]
-    end, count = END_SESSION[connection.vendor]
-    other = connection.copy()
-    with other.cursor() as cursor:
-        cursor.execute(end, session)
-        deadline = time.monotonic() + STUCK
-        cursor.execute(count, session)
-        while cursor.fetchone() != (0,):
-            assert time.monotonic() < deadline, "the session goes on"
-            cursor.execute(count, session)
-    other.close()
-    ended.append(True)
-
-
-ACCIDENTS = {"kill": kill, "end-session": end_session}
-ended = []
-
-
 def suffer(operation, key, line, accident):
     answer = run_until(line, partial(operation, key), accident)
     return {**answer, "ended": bool(ended)}
@@ -165,8 +130,9 @@ def is_busy(answer):
     return answer["status"] == 409 and "duplicate" not in answer["body"]
 
 
-def retry(operation, key):
+def retry(operation_name, key):
     """The same in full, until it is no longer being worked on."""
+    operation = OPERATIONS[operation_name]
     before = operation.found(key)
     began = time.monotonic()
     while is_busy(answer := operation.run(key)) and time.monotonic() < began + STUCK:
@@ -199,15 +165,20 @@ def report(write, function, arguments):
     return 0
 
 
+def named(operation_name, line):
+    return f"{operation_name}-{line}".replace(" ", "-")
+
+
+def prepare_all(operation_name, numbered_places):
+    for line, _ in numbered_places:
+        OPERATIONS[operation_name].prepare(named(operation_name, line))
+
+
 def crash(operation_name, accident, numbered_place):
-    operation = OPERATIONS[operation_name]
     line, place = numbered_place
-    key = f"{operation_name}-{line}".replace(" ", "-")
-    if operation.prepare:
-        in_child(operation.prepare, key)
-    number, answer = in_child(suffer, operation.run, key, line, accident)
-    retried = in_child(retry, operation, key)[1]
-    return {"place": place, "key": key, "signal": number, "answer": answer, "retry": retried}
+    key = named(operation_name, line)
+    number, answer = in_child(suffer, OPERATIONS[operation_name].run, key, line, ACCIDENTS[accident])
+    return {"place": place, "key": key, "signal": number, "answer": answer}
 
 
 def every_time(places):
@@ -232,7 +203,7 @@ def where_the_database_is(places):
 MOMENTS = {"all": every_time, "first": first_time, "database": where_the_database_is}
 
 
-def main(operation_name, accident, moments):
+def main(operation_name, accident, moments_name):
     operation = OPERATIONS[operation_name]
     if operation.prepare:
         operation.prepare("warm")
@@ -241,10 +212,14 @@ def main(operation_name, accident, moments):
         operation.prepare("counted")
     connections.close_all()
     gc.freeze()
-    lines = in_child(executed_lines, partial(operation.run, "counted"))[1]
-    with multiprocessing.get_context("fork").Pool(AT_ONCE) as pool:
-        meet = partial(crash, operation_name, ACCIDENTS[accident])
-        json.dump(pool.map(meet, MOMENTS[moments](lines), chunksize=1), sys.stdout)
+    moments = MOMENTS[moments_name](in_child(executed_lines, partial(operation.run, "counted"))[1])
+    if operation.prepare:
+        in_child(prepare_all, operation_name, moments)
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(AT_ONCE) as sufferers, fork.Pool(AT_ONCE) as retriers:
+        crashes = sufferers.imap_unordered(partial(crash, operation_name, accident), moments)
+        retried = [(each, retriers.apply_async(retry, [operation_name, each["key"]])) for each in crashes]
+        json.dump([{**each, "retry": retry.get()} for each, retry in retried], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def become(module, arguments, files):
 def main(control):
     # Nobody asks this process how they ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for program in (*PROGRAMS, "tests.processes.urls"):
+    for program in PROGRAMS:
         importlib.import_module(program)
     gc.freeze()
     while True:
