@@ -13,7 +13,8 @@ VENDOR = os.environ.get("TEST_DATABASE", "sqlite")
 SUFFIX = os.environ.get("TEST_SUFFIX", "")
 ISOLATION = os.environ.get("TEST_ISOLATION", "read committed")
 
-if os.environ.get("TEST_PSYCOPG", "2") == "2":
+PSYCOPG = os.environ.get("TEST_PSYCOPG", "2")
+if PSYCOPG == "2":
     # Django prefers psycopg 3 where it finds it; both are installed here, one is under test.
     sys.modules["psycopg"] = None  # type: ignore[assignment]
 

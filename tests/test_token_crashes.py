@@ -8,7 +8,7 @@ import signal
 import pytest
 from django.db import connection
 
-from tests.test_crashes import assert_one_effect, crash_on_each_line
+from tests.test_crashes import assert_one_effect, crash_at_each_moment, each_line
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("users")]
 
@@ -19,8 +19,9 @@ redis = pytest.param(
 )
 
 
-def crashes(operation):
-    found = crash_on_each_line(operation, "kill", files={"tokens/guard.py", "http.py"})
+def crashes(operation, **options):
+    files = {"tokens/guard.py", "http.py"}
+    found = crash_at_each_moment(operation, "kill", files=files, **options)
     for crash in found:
         assert crash["signal"] == signal.SIGKILL, crash
         yield crash, crash["retry"], crash["retry"]["before"]
@@ -31,7 +32,7 @@ def was_told(retry, status):
 
 
 def test_in_the_database_of_the_work_a_token_is_spent_by_what_was_done_and_by_nothing_else():
-    for crash, retry, before in crashes("token-race default"):
+    for crash, retry, before in crashes("token-race default", **each_line("first")):
         assert before["orders"] == before["products"] <= 1, crash
         assert was_told(retry, 409 if before["orders"] else 201), crash
         assert retry["orders"] == retry["products"] == 1, crash

@@ -1,7 +1,8 @@
 """
-An operation that meets with an accident on each of its lines, and is then retried in another process.
+An operation that meets with an accident on one of its lines, and is then retried in another process.
 
-`python -m tests.processes.crashes OPERATION ACCIDENT MOMENTS` prints a JSON list. Forks of one warm
+`python -m tests.processes.crashes OPERATION ACCIDENT MOMENTS` does so for many lines, and prints as JSON
+what came of each, and the places that were executed. Forks of one warm
 process that has no database connection of its own keep this fast. Each opens one; those that retry,
 like a server's, do so for many.
 """
@@ -21,6 +22,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import django
@@ -169,41 +171,41 @@ def named(operation_name, line):
     return f"{operation_name}-{line}".replace(" ", "-")
 
 
-def prepare_all(operation_name, numbered_places):
-    for line, _ in numbered_places:
+def prepare_all(operation_name, chosen):
+    for line, _ in chosen:
         OPERATIONS[operation_name].prepare(named(operation_name, line))
 
 
-def crash(operation_name, accident, numbered_place):
-    line, place = numbered_place
+def crash(operation_name, accident, numbered):
+    line, moment = numbered
     key = named(operation_name, line)
     number, answer = in_child(suffer, OPERATIONS[operation_name].run, key, line, ACCIDENTS[accident])
-    return {"place": place, "key": key, "signal": number, "answer": answer}
+    return {"place": moment.place, "key": key, "signal": number, "answer": answer}
 
 
-def every_time(places):
-    return list(enumerate(places))
+def every_line(moments):
+    return list(enumerate(moments))
 
 
-def first_time(places):
-    """Each line once, however often it ran."""
-    return [(line, place) for line, place in enumerate(places) if place not in places[:line]]
+def every_line_once(moments):
+    """However often it ran."""
+    first = {moment.place: line for line, moment in reversed([*enumerate(moments)])}
+    return [(line, moment) for line, moment in enumerate(moments) if first[moment.place] == line]
 
 
-WHERE_THE_DATABASE_IS = (
-    *("records/", "status/", "ledger.py", "transactions.py"),
-    *(views.__file__, changes.__file__),
-)
+def around_what_is_sent(moments):
+    """The last line before each thing that is sent to a server, and the first after it.
+
+    Of a process that is gone, others have what it had sent: on the lines between, that is the same.
+    """
+    spans = [list(span) for _, span in groupby(enumerate(moments), key=lambda each: each[1].sent)]
+    return [each for span in spans for each in (span[0], span[-1])[: len(span)]]
 
 
-def where_the_database_is(places):
-    return [(line, place) for line, place in first_time(places) if place.startswith(WHERE_THE_DATABASE_IS)]
+MOMENTS = {"all": every_line, "first": every_line_once, "sent": around_what_is_sent}
 
 
-MOMENTS = {"all": every_time, "first": first_time, "database": where_the_database_is}
-
-
-def main(operation_name, accident, moments_name):
+def main(operation_name, accident, which):
     operation = OPERATIONS[operation_name]
     if operation.prepare:
         operation.prepare("warm")
@@ -212,14 +214,16 @@ def main(operation_name, accident, moments_name):
         operation.prepare("counted")
     connections.close_all()
     gc.freeze()
-    moments = MOMENTS[moments_name](in_child(executed_lines, partial(operation.run, "counted"))[1])
+    moments = in_child(executed_lines, partial(operation.run, "counted"))[1]
+    chosen = MOMENTS[which](moments)
     if operation.prepare:
-        in_child(prepare_all, operation_name, moments)
+        in_child(prepare_all, operation_name, chosen)
     fork = multiprocessing.get_context("fork")
     with fork.Pool(AT_ONCE) as sufferers, fork.Pool(AT_ONCE) as retriers:
-        crashes = sufferers.imap_unordered(partial(crash, operation_name, accident), moments)
+        crashes = sufferers.imap_unordered(partial(crash, operation_name, accident), chosen)
         retried = [(each, retriers.apply_async(retry, [operation_name, each["key"]])) for each in crashes]
-        json.dump([{**each, "retry": retry.get()} for each, retry in retried], sys.stdout)
+        ended = [{**each, "retry": retry.get()} for each, retry in retried]
+    json.dump({"places": sorted({moment.place for moment in moments}), "crashes": ended}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from redis.connection import AbstractConnection
 
 import idempotency
 from tests.processes import changes, views
@@ -12,36 +17,58 @@ from tests.processes import changes, views
 PACKAGE = str(Path(idempotency.__file__).parent) + "/"
 # What they guard too: between its writes, and after them.
 TRACED = (PACKAGE, views.__file__, changes.__file__)
+# What servers are told goes through these, whatever the driver.
+SENDING = {
+    sends.__code__
+    for sends in (
+        *(CursorWrapper._execute, CursorWrapper._executemany, AbstractConnection.send_packed_command),
+        *(BaseDatabaseWrapper._commit, BaseDatabaseWrapper._rollback, BaseDatabaseWrapper._close),
+        BaseDatabaseWrapper.set_autocommit,
+    )
+}
 
 
-def before_each_line(act: Callable[[int, str], object]) -> None:
-    """From now on, call ``act`` with the line's number in the run and its place in the code."""
-    number = -1
+class Moment(NamedTuple):
+    """Before a line is executed."""
+
+    place: str
+    sent: int
+    """How much had been sent to servers by then."""
+
+
+def before_each_line(act: Callable[[int, Moment], object]) -> None:
+    """From now on, call ``act`` with the line's number in the run and what there is to know of it."""
+    number, sent = -1, 0
 
     def local(frame, event, argument):
         nonlocal number
         if event == "line":
             number += 1
-            act(number, f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}")
+            act(number, Moment(f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}", sent))
         return local
 
-    sys.settrace(lambda frame, event, argument: local if within(frame) else None)
+    def called(frame, event, argument):
+        nonlocal sent
+        sent += frame.f_code in SENDING
+        return local if within(frame) else None
+
+    sys.settrace(called)
 
 
 def within(frame) -> bool:
     return frame.f_code.co_filename.startswith(TRACED)
 
 
-def executed_lines(run: Callable[[], object]) -> list[str]:
-    lines = []
-    before_each_line(lambda number, place: lines.append(place))
+def executed_lines(run: Callable[[], object]) -> list[Moment]:
+    moments = []
+    before_each_line(lambda number, moment: moments.append(moment))
     run()
     sys.settrace(None)
-    return lines
+    return moments
 
 
 def run_until(line: int, run: Callable[[], object], act: Callable[[], object]) -> object:
-    before_each_line(lambda number, place: act() if number == line else None)
+    before_each_line(lambda number, moment: act() if number == line else None)
     result = run()
     sys.settrace(None)
     return result

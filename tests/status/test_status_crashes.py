@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.processes.changes import STOCK
-from tests.test_crashes import STUCK, crash_on_each_line, has_sessions
+from tests.test_crashes import STUCK, crash_at_each_moment, each_line, has_sessions
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True)]
 
@@ -21,8 +21,8 @@ class Expected:
     def __init__(self, files, before, after, answer="applied", again="duplicate"):
         self.files, self.before, self.after, self.answer, self.again = files, before, after, answer, again
 
-    def crashes(self, operation, accident="kill", moments="first", **options):
-        return crash_on_each_line(operation, accident, moments, files=self.files, **options)
+    def crashes(self, operation, accident="kill", **options):
+        return crash_at_each_moment(operation, accident, files=self.files, **options)
 
     def assert_all_or_nothing(self, crash):
         retry = crash["retry"]
@@ -58,8 +58,7 @@ EXPECTED = {
 )
 def test_killed_on_any_line_a_change_is_made_whole_or_not_at_all_and_once(operation):
     expected = EXPECTED[operation]
-    # What touches the database is in a few modules; once, every line of the package has its turn.
-    crashes = expected.crashes(operation, moments="first" if operation == "transition" else "database")
+    crashes = expected.crashes(operation, **(each_line("first") if operation == "transition" else {}))
     for crash in crashes:
         assert crash["signal"] == signal.SIGKILL, crash
         expected.assert_all_or_nothing(crash)
@@ -71,7 +70,7 @@ def test_killed_on_any_line_a_change_is_made_whole_or_not_at_all_and_once(operat
 @pytest.mark.parametrize("operation", ["transition", "transition at once", "increment"])
 def test_with_its_session_ended_on_any_line_a_change_is_made_whole_or_not_at_all_and_once(operation):
     expected = EXPECTED[operation]
-    crashes = expected.crashes(operation, "end-session", "database")
+    crashes = expected.crashes(operation, "end-session")
     assert any(crash["answer"]["ended"] for crash in crashes)
     for crash in crashes:
         answer = crash["answer"]

@@ -8,14 +8,15 @@ import pytest
 from django.db import connection
 
 from tests.conftest import available
-from tests.test_crashes import crash_on_each_line
+from tests.test_crashes import crash_at_each_moment, each_line
 from tests.unique_ids.conftest import ONE_WILL_DO
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True)]
 
 
-def crashes(operation, store):
-    for crash in crash_on_each_line(operation, "kill", files={"unique_ids/guard.py", store, "work.py"}):
+def crashes(operation, store, **options):
+    files = {"unique_ids/guard.py", store, "work.py"}
+    for crash in crash_at_each_moment(operation, "kill", files=files, **options):
         assert crash["signal"] == signal.SIGKILL, crash
         retry, before = crash["retry"], crash["retry"]["before"]
         # Neither half of the work, nor ever a message that is lost.
@@ -26,7 +27,7 @@ def crashes(operation, store):
 
 
 def test_in_the_database_of_the_work_a_message_is_handled_exactly_once():
-    for crash, retry, before in crashes("handle default", "unique_ids/database.py"):
+    for crash, retry, before in crashes("handle default", "unique_ids/database.py", **each_line("first")):
         assert retry["orders"] == 1, crash
         assert retry["body"] == ("skipped" if before["orders"] else "ran"), crash
 
