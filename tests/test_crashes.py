@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conftest import ONCE
 from tests.processes.gates import Gate
 from tests.processes.programs import printed_by
 from tests.processes.server import Server
 from tests.project.models import Order, Product
-from tests.settings import PSYCOPG, VENDOR
+from tests.settings import VENDOR
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("users")]
 
@@ -27,8 +28,7 @@ has_sessions = pytest.mark.skipif(VENDOR == "sqlite", reason="SQLite is a file: 
 
 def each_line(moments):
     """That the lines between what is sent make no difference is shown with one database and driver."""
-    once = VENDOR == "postgresql" and PSYCOPG == "2"
-    return {"moments": moments} if once else {}
+    return {"moments": moments} if ONCE else {}
 
 
 def crash_at_each_moment(

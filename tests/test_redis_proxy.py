@@ -11,9 +11,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests import services
+from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_proxy import FaultyRedis
 
+pytestmark = beside_postgresql
 SHORT = 0.3
 DATABASE = 15
 

@@ -167,8 +167,6 @@ def database(tmp_path_factory):
 
 @pytest.fixture
 def shop(database, medium):
-    if medium != "default" and VENDOR != "postgresql":
-        pytest.skip("the servers of locks are had once, beside PostgreSQL")
     shop = Shop(database, medium)
     try:
         shop.fill()

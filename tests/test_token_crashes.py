@@ -6,17 +6,10 @@ import json
 import signal
 
 import pytest
-from django.db import connection
 
 from tests.test_crashes import assert_one_effect, crash_at_each_moment, each_line
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("users")]
-
-
-redis = pytest.param(
-    "redis",
-    marks=pytest.mark.skipif(connection.vendor != "postgresql", reason="about Redis: one database will do"),
-)
 
 
 def crashes(operation, **options):
@@ -38,7 +31,7 @@ def test_in_the_database_of_the_work_a_token_is_spent_by_what_was_done_and_by_no
         assert retry["orders"] == retry["products"] == 1, crash
 
 
-@pytest.mark.parametrize("alias", [redis], indirect=True)
+@pytest.mark.parametrize("alias", ["redis"], indirect=True)
 @pytest.mark.parametrize("policy", ["token-race", "restored-token-race"])
 def test_on_redis_a_token_runs_at_most_once_and_may_be_spent_on_nothing(alias, policy):
     told = set()
@@ -53,7 +46,7 @@ def test_on_redis_a_token_runs_at_most_once_and_may_be_spent_on_nothing(alias, p
     assert told == {201, 409}
 
 
-@pytest.mark.parametrize("alias", ["default", redis], indirect=True)
+@pytest.mark.parametrize("alias", ["default", "redis"], indirect=True)
 def test_with_a_key_the_retry_is_never_turned_away(alias):
     for crash, _, _ in crashes(f"token-and-key-race {alias}"):
         assert_one_effect(crash)

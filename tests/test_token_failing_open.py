@@ -15,10 +15,11 @@ from idempotency.exceptions import DuplicateToken, ExpiredToken, StoreUnavailabl
 from idempotency.mixins import IdempotencyTokenMixin
 from idempotency.signals import failed_open
 from idempotency.tokens import tokens
+from tests.conftest import beside_postgresql
 from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, tokens_at
 from tests.project.models import Order
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
 
 
 class OrderView(IdempotencyTokenMixin, APIView):

@@ -13,12 +13,13 @@ from idempotency import redis, work
 from idempotency.exceptions import DuplicateToken, StoreUnavailable, TooManyTokens
 from idempotency.tokens import tokens
 from idempotency.tokens.redis import CREATE, GIVE_BACK, TAKE
+from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_link import Fault
 from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, tokens_at
 from tests.project.models import Order
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
 SHORT = 0.15
 RETRIES = {
     "once": {},

@@ -13,12 +13,13 @@ from idempotency import work
 from idempotency.exceptions import DuplicateToken, ExpiredToken, StoreUnavailable
 from idempotency.tokens import tokens
 from tests import services
+from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_server import RedisServer
 from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, require_redis, tokens_at
 from tests.project.models import Order
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
 SHORT = 0.3
 REFUSALS = {
     OutOfMemoryError: ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),

@@ -5,26 +5,21 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from idempotency.exceptions import AlreadyHandled, OperationInProgress
 from idempotency.unique_ids import unique_ids
-from tests.conftest import UNIQUE_ID_MEDIUMS, available
+from tests.conftest import UNIQUE_ID_MEDIUMS, in_turn
 from tests.processes.gates import STUCK
 from tests.project.models import Order
 
 apart = pytest.mark.parametrize("medium", ["elsewhere", "redis", "redis-cluster"], indirect=True)
 CLAIM = timedelta(milliseconds=300)
-ONE_WILL_DO = "about Redis: one database will do, and that is PostgreSQL"
 
 
 @pytest.fixture(params=UNIQUE_ID_MEDIUMS)
 def medium(request):
-    """Each in turn; the Redis ones beside one database only."""
-    if request.param.startswith("redis") and connection.vendor != "postgresql":
-        pytest.skip(ONE_WILL_DO)
-    return available(request.param)
+    return in_turn(request.param)
 
 
 @pytest.fixture

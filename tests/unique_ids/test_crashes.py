@@ -5,11 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from django.db import connection
 
-from tests.conftest import available
+from tests.conftest import available, beside_postgresql
 from tests.test_crashes import crash_at_each_moment, each_line
-from tests.unique_ids.conftest import ONE_WILL_DO
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True)]
 
@@ -32,7 +30,7 @@ def test_in_the_database_of_the_work_a_message_is_handled_exactly_once():
         assert retry["body"] == ("skipped" if before["orders"] else "ran"), crash
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO)
+@beside_postgresql
 def test_on_redis_a_message_is_handled_at_least_once_and_twice_only_when_killed_after_its_commit():
     available("redis")
     told = set()

@@ -8,7 +8,6 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 from redis import ConnectionError, TimeoutError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -19,15 +18,16 @@ from idempotency.unique_ids import ids as unique_ids_module
 from idempotency.unique_ids import unique_ids
 from idempotency.unique_ids.base import Answer
 from idempotency.unique_ids.redis import CONTAINS, FINISH, GIVE_UP, REMOVE, TAKE
+from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_caches import redis_at, redis_behind_proxy
 from tests.processes.redis_link import Fault
 from tests.project.models import Order
-from tests.unique_ids.conftest import ONE_WILL_DO, fail, run, wait_until
+from tests.unique_ids.conftest import fail, run, wait_until
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO),
+    beside_postgresql,
 ]
 SHORT = 0.15
 SCRIPTS = (TAKE, FINISH, GIVE_UP, REMOVE)

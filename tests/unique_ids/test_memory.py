@@ -6,15 +6,14 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from django.db import connection
 from django_redis import get_redis_connection
 
 from idempotency.unique_ids import unique_ids
+from tests.conftest import beside_postgresql
 from tests.processes.redis_caches import redis_at, require_redis
 from tests.processes.redis_server import RedisServer
-from tests.unique_ids.conftest import ONE_WILL_DO
 
-pytestmark = pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO)
+pytestmark = beside_postgresql
 IDS = 30_000
 
 

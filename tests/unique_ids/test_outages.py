@@ -6,20 +6,20 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection
 
 from idempotency import redis_dues
 from idempotency.exceptions import StoreUnavailable
 from idempotency.signals import failed_open
 from idempotency.unique_ids import unique_ids
+from tests.conftest import beside_postgresql
 from tests.processes.redis_caches import redis_at, redis_behind_proxy, require_redis
 from tests.processes.redis_server import RedisServer
 from tests.project.models import Order
-from tests.unique_ids.conftest import ONE_WILL_DO, run, wait_until
+from tests.unique_ids.conftest import run, wait_until
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO),
+    beside_postgresql,
 ]
 SHORT = 0.3
 

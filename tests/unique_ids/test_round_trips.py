@@ -5,16 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db import connection
 
+from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_link import Fault
-from tests.unique_ids.conftest import ONE_WILL_DO, run, wait_until
+from tests.unique_ids.conftest import run, wait_until
 from tests.unique_ids.test_faults import fault, ids, options, proxy, retries  # noqa: F401  (fixtures)
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor != "postgresql", reason=ONE_WILL_DO),
+    beside_postgresql,
 ]
 
 
