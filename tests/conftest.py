@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 from idempotency import signals
 from idempotency.unique_ids import unique_ids
 from tests import emptying, services
+from tests.processes.redis_caches import fault, proxy, retries  # noqa: F401  (fixtures)
 from tests.project import views
 from tests.settings import PSYCOPG, VENDOR
 

@@ -16,7 +16,7 @@ from idempotency.mixins import IdempotencyTokenMixin
 from idempotency.signals import failed_open
 from idempotency.tokens import tokens
 from tests.conftest import beside_postgresql
-from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, tokens_at
+from tests.processes.redis_tokens import HOLDER, tokens_at
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
@@ -26,12 +26,6 @@ class OrderView(IdempotencyTokenMixin, APIView):
     def post(self, request):
         Order.objects.create(reference="run")
         return Response(status=201)
-
-
-@pytest.fixture
-def proxy():
-    with redis_behind_proxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -5,57 +5,27 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from redis import ConnectionError, TimeoutError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from idempotency import redis, work
+from idempotency import work
 from idempotency.exceptions import DuplicateToken, StoreUnavailable, TooManyTokens
 from idempotency.tokens import tokens
 from idempotency.tokens.redis import CREATE, GIVE_BACK, TAKE
 from tests.conftest import beside_postgresql
-from tests.processes.gates import STUCK
-from tests.processes.redis_link import Fault
-from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, tokens_at
+from tests.processes.redis_caches import RETRIES, WAYS, at_every_command, connecting, go
+from tests.processes.redis_tokens import HOLDER, tokens_at
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
-SHORT = 0.15
-RETRIES = {
-    "once": {},
-    "redis-py-retries": {
-        "retry": Retry(NoBackoff(), 3),
-        "retry_on_error": [ConnectionError, TimeoutError],
-    },
-}
 SENT = {
-    "on-a-new-connection": {"issue": 6, "consume": 6, "restore": 7},
-    "of-an-unknown-script": {"issue": 2, "consume": 2, "restore": 4},
+    "issue": dict(zip(WAYS, (6, 2), strict=True)),
+    "consume": dict(zip(WAYS, (6, 2), strict=True)),
+    "restore": dict(zip(WAYS, (7, 4), strict=True)),
 }
-
-
-@pytest.fixture
-def proxy():
-    with redis_behind_proxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fault():
-    """Tests that do not name one are about replies that are lost."""
-    return Fault.DROP_REPLY
-
-
-@pytest.fixture(params=RETRIES)
-def retries(request):
-    return request.param
 
 
 @pytest.fixture
 def store(proxy, settings, retries, fault):
-    # What is only delayed shows as a timeout, and what is lost at once.
-    timeout = SHORT if fault.startswith("delay") else STUCK
-    with tokens_at(settings, proxy.port, timeout=timeout, pool=RETRIES[retries]) as store:
+    with tokens_at(settings, proxy.port, **connecting(fault, retries)) as store:
         yield store
 
 
@@ -67,11 +37,7 @@ def token(store):
 @pytest.fixture
 def commands(proxy, token, way, monkeypatch):
     """As an operation sends them from here on."""
-    if way == "of-an-unknown-script":
-        for script in (CREATE, TAKE, GIVE_BACK):
-            monkeypatch.setitem(vars(script), "sha", "0" * 40)
-        redis.connection("faulty").ping()
-        proxy.clear()
+    go(way, (CREATE, TAKE, GIVE_BACK), proxy, monkeypatch)
     return lambda: proxy.commands
 
 
@@ -79,16 +45,6 @@ def commands(proxy, token, way, monkeypatch):
 def befallen(proxy, commands, fault, number):
     """The command of that number, from here on."""
     proxy.fault(fault, at=number)
-
-
-def at_every_command(operation):
-    numbers = [(way, number) for way in SENT for number in range(1, SENT[way][operation] + 1)]
-
-    def parametrized(test):
-        test = pytest.mark.parametrize("fault", list(Fault))(test)
-        return pytest.mark.parametrize(("way", "number"), numbers)(test)
-
-    return parametrized
 
 
 def run(token, **options):
@@ -116,20 +72,20 @@ def used_once(token, proxy):
     return refused(token) and Order.objects.count() == 1
 
 
-@pytest.mark.parametrize("way", SENT)
-@pytest.mark.parametrize("operation", ["issue", "consume", "restore"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", SENT)
 def test_every_command_has_a_number(way, operation, store, token, commands):
     {"issue": lambda token: store.issue(HOLDER), "consume": run, "restore": fail}[operation](token)
-    assert len(commands()) == SENT[way][operation], commands()
+    assert len(commands()) == SENT[operation][way], commands()
 
 
-@at_every_command("consume")
+@at_every_command(SENT["consume"])
 def test_the_first_caller_gets_in_once(befallen, proxy, token):
     run(token)
     assert used_once(token, proxy)
 
 
-@at_every_command("restore")
+@at_every_command(SENT["restore"])
 def test_a_failed_operation_can_be_run_again_once(befallen, proxy, token):
     fail(token)
     assert not Order.objects.exists()
@@ -138,7 +94,7 @@ def test_a_failed_operation_can_be_run_again_once(befallen, proxy, token):
     assert used_once(token, proxy)
 
 
-@at_every_command("issue")
+@at_every_command(SENT["issue"])
 def test_an_issued_token_is_good_once(befallen, proxy, store, retries):
     issued = None
     with suppress(StoreUnavailable):

@@ -16,7 +16,7 @@ from tests import services
 from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_server import RedisServer
-from tests.processes.redis_tokens import HOLDER, redis_behind_proxy, require_redis, tokens_at
+from tests.processes.redis_tokens import HOLDER, require_redis, tokens_at
 from tests.project.models import Order
 
 pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
@@ -28,12 +28,6 @@ REFUSALS = {
     # NOREPLICAS, for which redis-py has no class.
     ResponseError: ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
 }
-
-
-@pytest.fixture
-def proxy():
-    with redis_behind_proxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -5,12 +5,8 @@ from __future__ import annotations
 import secrets
 from copy import copy
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
-from redis import ConnectionError, TimeoutError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from idempotency import redis, redis_dues, work
 from idempotency.exceptions import OperationInProgress, StoreUnavailable
@@ -19,9 +15,7 @@ from idempotency.unique_ids import unique_ids
 from idempotency.unique_ids.base import Answer
 from idempotency.unique_ids.redis import CONTAINS, FINISH, GIVE_UP, REMOVE, TAKE
 from tests.conftest import beside_postgresql
-from tests.processes.gates import STUCK
-from tests.processes.redis_caches import redis_at, redis_behind_proxy
-from tests.processes.redis_link import Fault
+from tests.processes.redis_caches import WAYS, at_every_command, connecting, go, redis_at
 from tests.project.models import Order
 from tests.unique_ids.conftest import fail, run, wait_until
 
@@ -29,31 +23,14 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     beside_postgresql,
 ]
-SHORT = 0.15
 SCRIPTS = (TAKE, FINISH, GIVE_UP, REMOVE)
-RETRIES = {"once": {}, "redis-py-retries": {"retry": Retry(NoBackoff(), 3)}}
-RETRIES["redis-py-retries"]["retry_on_error"] = [ConnectionError, TimeoutError]
-OPERATIONS = ("add", "add_many", "once", "fail", "discard")
 SENT = {
-    "on-a-new-connection": {"add": 6, "add_many": 7, "once": 7, "fail": 7, "discard": 6},
-    "of-an-unknown-script": {"add": 2, "add_many": 5, "once": 4, "fail": 4, "discard": 2},
+    "add": dict(zip(WAYS, (6, 2), strict=True)),
+    "add_many": dict(zip(WAYS, (7, 5), strict=True)),
+    "once": dict(zip(WAYS, (7, 4), strict=True)),
+    "fail": dict(zip(WAYS, (7, 4), strict=True)),
+    "discard": dict(zip(WAYS, (6, 2), strict=True)),
 }
-
-
-@pytest.fixture
-def proxy():
-    with redis_behind_proxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fault():
-    return Fault.DROP_REPLY
-
-
-@pytest.fixture(params=RETRIES)
-def retries(request):
-    return request.param
 
 
 @pytest.fixture
@@ -66,8 +43,7 @@ def ids(proxy, settings, retries, fault, options):
     """Behind the proxy. The alias "direct" has the same past it."""
     store = {"BACKEND": settings.REDIS_UNIQUE_IDS, "WINDOW": timedelta(minutes=1), **options}
     settings.IDEMPOTENCY_UNIQUE_IDS = {"default": {**store, "LOCATION": "faulty"}}
-    timeout = SHORT if fault.startswith("delay") else STUCK
-    with redis_at(settings, proxy.port, timeout=timeout, pool=RETRIES[retries]):
+    with redis_at(settings, proxy.port, **connecting(fault, retries)):
         for script in (*SCRIPTS, CONTAINS):
             redis.connection("direct").script_load(script.text)
         yield unique_ids()
@@ -83,34 +59,15 @@ def add_directly(ids, id="a"):
 @pytest.fixture
 def befallen(proxy, ids, fault, number, way, monkeypatch):
     """The command of that number, from here on."""
-    strange(proxy, way, monkeypatch)
+    go(way, SCRIPTS, proxy, monkeypatch)
     proxy.fault(fault, at=number)
 
 
-def strange(proxy, way, monkeypatch):
-    if way == "of-an-unknown-script":
-        for script in SCRIPTS:
-            monkeypatch.setitem(vars(script), "text", f"{script.text}-- {uuid4()}")
-            monkeypatch.delitem(vars(script), "sha", raising=False)
-        redis.connection("faulty").ping()
-        proxy.clear()
-
-
-def at_every_command(operation):
-    numbers = [(way, number) for way in SENT for number in range(1, SENT[way][operation] + 1)]
-
-    def parametrized(test):
-        test = pytest.mark.parametrize("fault", list(Fault))(test)
-        return pytest.mark.parametrize(("way", "number"), numbers)(test)
-
-    return parametrized
-
-
 @pytest.mark.parametrize("retries", ["once"])
-@pytest.mark.parametrize("way", SENT)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", SENT)
 def test_every_command_has_a_number(way, operation, proxy, ids, monkeypatch):
-    strange(proxy, way, monkeypatch)
+    go(way, SCRIPTS, proxy, monkeypatch)
     {
         "add": lambda: ids.add("a"),
         "add_many": lambda: ids.add_many(list("ab")),
@@ -118,7 +75,7 @@ def test_every_command_has_a_number(way, operation, proxy, ids, monkeypatch):
         "fail": lambda: fail(ids),
         "discard": lambda: ids.discard("a"),
     }[operation]()
-    assert len(proxy.commands) == SENT[way][operation], proxy.commands
+    assert len(proxy.commands) == SENT[operation][way], proxy.commands
 
 
 def handled_once(proxy, ids, id="a"):
@@ -129,19 +86,19 @@ def handled_once(proxy, ids, id="a"):
     return [*told, run(ids, id), ids.add(id)] == ["handled", False] * 2
 
 
-@at_every_command("add")
+@at_every_command(SENT["add"])
 def test_the_first_caller_adds_it(befallen, proxy, ids):
     assert ids.add("a")
     assert handled_once(proxy, ids)
 
 
-@at_every_command("add_many")
+@at_every_command(SENT["add_many"])
 def test_the_first_caller_adds_them_all(befallen, proxy, ids):
     assert ids.add_many(list("abc")) == [True] * 3
     assert all(handled_once(proxy, ids, id) for id in "abc")
 
 
-@at_every_command("once")
+@at_every_command(SENT["once"])
 def test_the_first_caller_gets_in_once(befallen, proxy, ids):
     assert run(ids) == "ran"
     wait_until(lambda: not redis_dues._dues)
@@ -149,7 +106,7 @@ def test_the_first_caller_gets_in_once(befallen, proxy, ids):
     assert Order.objects.count() == 1
 
 
-@at_every_command("fail")
+@at_every_command(SENT["fail"])
 def test_what_failed_is_handled_again_once(befallen, proxy, ids):
     fail(ids)
     proxy.mend()
@@ -158,7 +115,7 @@ def test_what_failed_is_handled_again_once(befallen, proxy, ids):
     assert Order.objects.count() == 1
 
 
-@at_every_command("discard")
+@at_every_command(SENT["discard"])
 def test_what_was_discarded_is_handled_again_once(befallen, proxy, ids, fault, retries):
     assert add_directly(ids) is Answer.WON
     try:

@@ -12,7 +12,7 @@ from idempotency.exceptions import StoreUnavailable
 from idempotency.signals import failed_open
 from idempotency.unique_ids import unique_ids
 from tests.conftest import beside_postgresql
-from tests.processes.redis_caches import redis_at, redis_behind_proxy, require_redis
+from tests.processes.redis_caches import redis_at, require_redis
 from tests.processes.redis_server import RedisServer
 from tests.project.models import Order
 from tests.unique_ids.conftest import run, wait_until
@@ -22,12 +22,6 @@ pytestmark = [
     beside_postgresql,
 ]
 SHORT = 0.3
-
-
-@pytest.fixture
-def proxy():
-    with redis_behind_proxy() as proxy:
-        yield proxy
 
 
 @pytest.fixture

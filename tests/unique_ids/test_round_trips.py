@@ -10,7 +10,7 @@ from tests.conftest import beside_postgresql
 from tests.processes.gates import STUCK
 from tests.processes.redis_link import Fault
 from tests.unique_ids.conftest import run, wait_until
-from tests.unique_ids.test_faults import fault, ids, options, proxy, retries  # noqa: F401  (fixtures)
+from tests.unique_ids.test_faults import ids, options  # noqa: F401  (fixtures)
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
