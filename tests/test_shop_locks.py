@@ -88,8 +88,8 @@ class Shop:
         self.processes.append(process)
         return process
 
-    def fill(self):
-        assert self.do(FILL + self.about(SELL)).wait(60) == 0
+    def sell(self):
+        assert self.do(self.about(SELL)).wait(60) == 0
 
     def about(self, code):
         return code.format(day=self.day, shelf=self.shelf)
@@ -165,11 +165,21 @@ def database(tmp_path_factory):
     server.close()
 
 
-@pytest.fixture
-def shop(database, medium):
-    shop = Shop(database, medium)
+@pytest.fixture(scope="module")
+def filled(database):
+    shop = Shop(database, "default")
     try:
-        shop.fill()
+        assert shop.do(FILL).wait(60) == 0
+    finally:
+        shop.close()
+    return database
+
+
+@pytest.fixture
+def shop(filled, medium):
+    shop = Shop(filled, medium)
+    try:
+        shop.sell()
         yield shop
     finally:
         shop.close()
