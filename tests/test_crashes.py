@@ -37,7 +37,16 @@ def crash_at_each_moment(
     """See tests.processes.crashes."""
     told = json.loads(printed_by("crashes", operation, accident, moments, **options))
     assert files <= {place.partition(":")[0] for place in told["places"]}
+    if accident == "kill":
+        assert_lines_between_what_is_sent_make_no_difference(told["crashes"])
     return told["crashes"]
+
+
+def assert_lines_between_what_is_sent_make_no_difference(crashes):
+    left = {}
+    for crash in crashes:
+        before = {**crash["retry"]["before"], "order": None}
+        assert left.setdefault(crash["sent"], before) == before, crash
 
 
 def assert_one_effect(crash):

@@ -180,7 +180,7 @@ def crash(operation_name, accident, numbered):
     line, moment = numbered
     key = named(operation_name, line)
     number, answer = in_child(suffer, OPERATIONS[operation_name].run, key, line, ACCIDENTS[accident])
-    return {"place": moment.place, "key": key, "signal": number, "answer": answer}
+    return {**moment._asdict(), "key": key, "signal": number, "answer": answer}
 
 
 def every_line(moments):
