@@ -37,6 +37,9 @@ class Guard(Protocol):
         """Seconds for which entering would wait for others (None: for ever); from now on it does not."""
         ...
 
+    def lose_patience(self) -> None:
+        """The next attempt is the last one."""
+
     def adopt(self) -> None:
         """Note that it is open in the current context, which another thread's knows nothing of."""
 
@@ -59,6 +62,9 @@ class AsyncGuard(Generic[G]):
         patience = await to_the_end(self.guard.take_patience)
         give_up_at = None if patience is None else time.monotonic() + patience
         while True:
+            is_last = give_up_at is not None and time.monotonic() >= give_up_at
+            if is_last:
+                self.guard.lose_patience()
             try:
                 await to_the_end(self.guard.__enter__)
                 break
@@ -67,7 +73,7 @@ class AsyncGuard(Generic[G]):
                     await to_the_end(self.guard.__exit__, type(cancelled), cancelled, None)
                 raise
             except OperationInProgress:
-                if give_up_at is not None and time.monotonic() >= give_up_at:
+                if is_last:
                     raise
             await asyncio.sleep(random.uniform(SHORTEST_PAUSE, LONGEST_PAUSE))
         # What the thread's copy of the context learned, this one must know for nested guards.
@@ -96,6 +102,8 @@ async def to_the_end(call: Callable[..., T], *args: object) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
         except BaseException:
+            if not task.done():  # the coroutine is closed, and not the call's own failure
+                raise
             break
     if cancelled is not None:
         task.exception()

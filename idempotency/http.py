@@ -93,6 +93,9 @@ class RequestGuard:
     def take_patience(self) -> float | None:
         return 0.0  # as its guards say
 
+    def lose_patience(self) -> None:
+        """It has none."""
+
     def adopt(self) -> None:
         for guard in self._guards:
             guard.adopt()

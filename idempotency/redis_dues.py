@@ -31,24 +31,29 @@ class Due(NamedTuple):
 # In the order in which they came to be due.
 _dues: dict[Due, None] = {}
 MOST_DUES = 100_000
+TOGETHER = 1000
 PAUSE, LONGEST_PAUSE = 0.25, 1.0
 _thread: Thread | None = None
 _thread_lock = Lock()
 
 
 def owe(dues: Sequence[Due], what: str) -> None:
-    """Run scripts that may as well run twice, now or as soon as Redis is there: the first that cannot be
-    done puts off the rest. ``what`` is for the log."""
-    if len(_dues) + len(dues) > MOST_DUES:
-        logger.error("given up, as too much is due already: %s", what)
-        return
+    """Run a script that may as well run twice, for each, now or as soon as Redis is there. ``what`` is for
+    the log."""
     _dues.update(dict.fromkeys(dues))
     try:
-        for due in dues:
-            _settle_one(due)
+        _settle_many(dues)
     except StoreUnavailable:
+        if len(_dues) > MOST_DUES:
+            logger.error("given up, as too much is due already: %s", what)
+            for due in dues:
+                _dues.pop(due, None)
         logger.warning("put off until Redis is back: %s", what)
         _settle_soon()
+    except BaseException:
+        # Such as a time limit's, which a signal's handler raises.
+        _settle_soon()
+        raise
 
 
 def settle(location: str, key: str | None = None) -> None:
@@ -61,6 +66,17 @@ def settle(location: str, key: str | None = None) -> None:
     for due in list(_dues):
         if due.location == location and key in (None, due.keys[0]):
             _settle_one(due)
+
+
+def _settle_many(dues: Sequence[Due]) -> None:
+    """In one round trip for some hundreds of the same kind; what is not done by then is not due for long."""
+    if len(dues) == 1:
+        return _settle_one(dues[0])
+    for first in range(0, len(dues), TOGETHER):
+        some = dues[first : first + TOGETHER]
+        some[0].script.run_many(some[0].location, [(due.keys, due.arguments) for due in some])
+        for due in some:
+            _dues.pop(due, None)
 
 
 def _settle_one(due: Due) -> None:

@@ -83,6 +83,9 @@ class WorkGuard(ABC):
     def take_patience(self) -> float | None:
         return 0.0
 
+    def lose_patience(self) -> None:  # noqa: B027
+        """It has none."""
+
     def adopt(self) -> None:
         if self._nesting:
             adopted(self)
@@ -102,12 +105,12 @@ class WorkGuard(ABC):
                     self._take_joint()
             else:
                 self._take_or_fail_open()
+            self._announce(claimed)
+            self._is_entered = True
+            return self
         except BaseException as error:
             self._leave(error)
             raise
-        self._announce(claimed)
-        self._is_entered = True
-        return self
 
     def __exit__(
         self,
@@ -115,9 +118,9 @@ class WorkGuard(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._is_entered = False
         over: bool | None = None
         try:
+            self._is_entered = False
             over = self._end(error)
         except BaseException as failure:
             over = self._is_over_after(failure)

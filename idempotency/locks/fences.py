@@ -7,6 +7,8 @@ row was purged, or its database has forgotten the last second.
 
 from __future__ import annotations
 
+from threading import Lock
+
 from django.db import connections, transaction
 
 from idempotency.database import NOW
@@ -75,3 +77,11 @@ class Fence:
 
     def _note_commit(self) -> None:
         self._is_committed = True
+
+
+class Fences:
+    """Those that a holder has taken, by the database's alias. Its threads take one, and not each its own."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Fence] = {}
+        self.mutex = Lock()

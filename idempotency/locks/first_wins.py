@@ -56,6 +56,8 @@ class FirstWinsGuard:
         self.key, self.done = done.key, done
         self.lock = lock.named(digest(b"idem-first-wins", (done.digest.hex(),)).hex())
         self._held: HeldLock | None = None
+        # Whoever waits outside of it comes again, and is not yet to be skipped.
+        self._is_patient = False
 
     @property
     def database(self) -> str | None:
@@ -67,7 +69,11 @@ class FirstWinsGuard:
 
     def take_patience(self) -> float | None:
         patience, self.lock.wait = self.lock.wait, 0.0
+        self._is_patient = patience != 0
         return patience
+
+    def lose_patience(self) -> None:
+        self._is_patient = False
 
     def adopt(self) -> None:
         self.done.adopt()
@@ -83,7 +89,7 @@ class FirstWinsGuard:
         try:
             self._held = self.lock.hold(self.lock.wait)
         except LockBusy as busy:
-            if self.lock.on_busy == "skip":
+            if self.lock.on_busy == "skip" and not self._is_patient:
                 raise AlreadyHandled(self, "Somebody else is at it, so this is left to them.") from busy
             raise LockBusy(str(self.key), busy.retry_after or 1) from busy
         adopt(self._held)

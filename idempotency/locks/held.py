@@ -4,6 +4,7 @@ import logging
 import os
 from contextvars import ContextVar
 from threading import Lock as Mutex
+from weakref import ref
 
 from django.db import router
 
@@ -11,13 +12,14 @@ from idempotency import conf
 from idempotency.exceptions import LockLost, StoreUnavailable
 from idempotency.keys import ScopedKey
 from idempotency.locks.base import BaseLockStore, Ticket, now
-from idempotency.locks.fences import Fence, take_fence
+from idempotency.locks.fences import Fence, Fences, take_fence
 from idempotency.models import LockFence
 from idempotency.signals import announce, lock_lost
 
 logger = logging.getLogger("idempotency")
 SOON = 1.0
-_mine: ContextVar[tuple[HeldLock, ...]] = ContextVar("idempotency_locks", default=())
+# Weakly: only whoever has entered a lock keeps it from being forgotten.
+_mine: ContextVar[tuple[ref[HeldLock], ...]] = ContextVar("idempotency_locks", default=())
 
 
 class HeldLock:
@@ -35,12 +37,14 @@ class HeldLock:
         ttl: float,
         renew_for: float,
     ) -> None:
-        self.owner = owner
+        self.owner = ref(owner)
         self.store, self.ticket, self.ttl = store, ticket, ttl
         self.is_open = True
         self._pid = os.getpid()
         self._renew_until = now() + renew_for
-        self._fences: dict[str, Fence] = {}
+        # Of one name in two mediums, whose holder is one.
+        twin = held_here(ticket.name)
+        self._fences: Fences = twin._fences if twin else Fences()
         self._is_lost = False
         self._mutex = Mutex()
 
@@ -99,13 +103,14 @@ class HeldLock:
         """
         if self._pid != os.getpid():
             raise LockLost(self.name, f"The lock {self.name!r} is held by this process's parent, not by it.")
-        known = self._fences.get(using)
-        if known is None or not known.stands:
-            known = Fence(take_fence(self.ticket.digest, using), using)
-            # In this order: one who was halted before taking it has a number higher than that of the
-            # holder since, and must not use it.
-            self.check()
-            self._fences[using] = known
+        with self._fences.mutex:
+            known = self._fences.known.get(using)
+            if known is None or not known.stands:
+                known = Fence(take_fence(self.ticket.digest, using), using)
+                # In this order: one who was halted before taking it has a number higher than that of the
+                # holder since, and must not use it.
+                self.check()
+                self._fences.known[using] = known
         return known.number
 
     def lose(self) -> None:
@@ -167,21 +172,26 @@ def key_of(name: str, alias: str) -> ScopedKey:
     return ScopedKey(("lock", alias), "lock", name)
 
 
+def mine() -> list[HeldLock]:
+    """The locks whose blocks the caller is in, the innermost last."""
+    return [held for known in _mine.get() if (held := known()) and held.is_open]
+
+
 def held_by(owner: object) -> HeldLock | None:
     """The lock whose block this very object has entered, in this context."""
-    return next((held for held in _mine.get() if held.owner is owner and held.is_open), None)
+    return next((held for held in mine() if held.owner() is owner), None)
 
 
 def held_here(name: str, alias: str | None = None) -> HeldLock | None:
     """The lock of this name whose block the caller is in, in that medium or in whatever one."""
-    mine = (held for held in reversed(_mine.get()) if held.name == name and held.is_open)
-    return next((held for held in mine if alias in (None, held.store.alias)), None)
+    named = (held for held in reversed(mine()) if held.name == name)
+    return next((held for held in named if alias in (None, held.store.alias)), None)
 
 
 def adopt(held: HeldLock) -> None:
     """Note that the current context is within its block."""
-    _mine.set((*(other for other in _mine.get() if other.is_open and other is not held), held))
+    _mine.set((*(ref(other) for other in mine() if other is not held), ref(held)))
 
 
 def disown(held: HeldLock) -> None:
-    _mine.set(tuple(other for other in _mine.get() if other is not held))
+    _mine.set(tuple(ref(other) for other in mine() if other is not held))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, models, router, transaction
 from django.utils.translation import gettext_lazy as _
 
-from idempotency.database import is_changed_row
+from idempotency.database import DatabaseNow, insert_once, is_changed_row
 from idempotency.exceptions import LockNotHeld, StaleFence
 from idempotency.locks.held import HeldLock, held_here
 from idempotency.models import LockFence
@@ -40,7 +42,8 @@ class FencedMixin(WatchedSaveMixin, models.Model):
         using = using or router.db_for_write(type(self), instance=self)
         with transaction.atomic(using=using):
             model = type(self)._meta.get_field("fence").model
-            self._do_update(model._base_manager.using(using), using, self.pk, [], None, True)
+            pk = getattr(self, model._meta.pk.attname)
+            self._do_update(model._base_manager.using(using), using, pk, [], None, True)
             return super().delete(using, keep_parents)
 
     def _do_update(
@@ -60,7 +63,7 @@ class FencedMixin(WatchedSaveMixin, models.Model):
             return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)
         fence = held.fence_in(using)
         values = [(other, *rest) for other, *rest in values if other is not field] + [(field, None, fence)]
-        with transaction.atomic(using=using, savepoint=False):
+        with stale_when_changed(), transaction.atomic(using=using, savepoint=False):
             rows = base_qs.filter(fence__lte=fence)
             updated = super()._do_update(rows, using, pk_val, values, *args, **kwargs)
             if not updated and base_qs.filter(pk=pk_val).exists():
@@ -74,12 +77,23 @@ def refuse_later(held: HeldLock, fence: int, using: str) -> None:
     """Raise StaleFence when somebody has taken a later fence. Otherwise nobody does until the transaction
     ends: they wait for it."""
     row = LockFence.objects.using(using).filter(digest=held.ticket.digest)
+    # A locking read: a transaction's snapshot may be older than what others have taken since.
+    latest = row.select_for_update().values_list("number", flat=True).first()
+    if latest is None:
+        # Purged, as it was taken more than a day ago; and perhaps others' with it.
+        held.check()
+        again = LockFence(digest=held.ticket.digest, number=fence, taken_at=DatabaseNow())
+        latest = fence if insert_once(again, using) else None
+    if latest != fence:
+        raise StaleFence
+
+
+@contextmanager
+def stale_when_changed() -> Iterator[None]:
+    """Under REPEATABLE READ, what a later holder has written or taken since cannot be written or locked."""
     try:
-        # A locking read: a transaction's snapshot may be older than what others have taken since.
-        latest = row.select_for_update().values_list("number", flat=True).first()
+        yield
     except DatabaseError as error:
         if is_changed_row(error):
             raise StaleFence from error
         raise
-    if latest != fence:
-        raise StaleFence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from threading import Condition, Thread
+from weakref import ref
 
 from django.db import connections
 
@@ -20,14 +21,16 @@ class Renewals:
 
     def __init__(self) -> None:
         self._changed = Condition()
-        self._due: dict[HeldLock, float] = {}
+        # Whoever has entered the lock keeps it: after an exception out of a signal's handler that may be
+        # nobody, and then its time is over soon.
+        self._due: dict[ref[HeldLock], float] = {}
         self._thread: Thread | None = None
         self._wakes_at = 0.0
 
     def add(self, held: HeldLock) -> None:
         due = now() + held.ttl / 3
         with self._changed:
-            self._due[held] = due
+            self._due[ref(held)] = due
             # One may have died, or never begun.
             if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._run, name="idempotency-renewal", daemon=True)
@@ -39,20 +42,27 @@ class Renewals:
 
     def remove(self, held: HeldLock) -> None:
         # Without waking the thread, for which that would be all.
-        self._due.pop(held, None)
+        self._due.pop(ref(held), None)
 
     def _run(self) -> None:
-        while (due := self._next()) is not None:
-            for held in due:
-                self._keep(held)
+        while self._renew_some():
             connections.close_all()
 
-    def _next(self) -> list[HeldLock] | None:
+    def _renew_some(self) -> bool:
+        """In a frame of its own, which keeps no lock while the thread waits. False: there is none."""
+        due = self._next()
+        for held in [held for known in due or () if (held := known())]:
+            self._keep(held)
+        return due is not None
+
+    def _next(self) -> list[ref[HeldLock]] | None:
         """Those that are due, when some are; None when there is nothing to renew."""
         with self._changed:
             while True:
+                for gone in [known for known in list(self._due) if known() is None]:
+                    self._due.pop(gone, None)
                 present, due = now(), dict(self._due)
-                if ready := [held for held, at in due.items() if at <= present]:
+                if ready := [known for known, at in due.items() if at <= present]:
                     return ready
                 if present >= self._wakes_at:
                     if not due:
@@ -71,9 +81,9 @@ class Renewals:
             seconds = held.ttl / 10
         with self._changed:
             if seconds is None or not held.is_open:
-                self._due.pop(held, None)
-            elif held in self._due:
-                self._due[held] = now() + seconds
+                self._due.pop(ref(held), None)
+            elif ref(held) in self._due:
+                self._due[ref(held)] = now() + seconds
 
 
 _renewals: dict[str, Renewals] = {}

@@ -95,6 +95,9 @@ class RecordGuard:
     def take_patience(self) -> float | None:
         return 0.0  # the database waits, and tells at once
 
+    def lose_patience(self) -> None:
+        """It has none."""
+
     def adopt(self) -> None:
         adopted(self)
 

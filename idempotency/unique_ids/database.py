@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ JOIN = f"""
     )
     SELECT mine, EXISTS (SELECT FROM added) FROM lock
 """
+
+
+class _NoneIsAdded(Exception):
+    """Makes an atomic block roll back; never leaves it."""
 
 
 class Row(NamedTuple):
@@ -93,11 +98,14 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
     def _add(self, rows: list[UniqueId], nonce: bytes) -> dict[bytes, Said]:
         if len(rows) == 1:
             return {rows[0].digest: self._take(rows[0], inserted=insert_once(rows[0], self.database))}
-        with transaction.atomic(using=self.database, savepoint=False):
-            said: dict[bytes, Said] = {}
+        said: dict[bytes, Said] = {}
+        with suppress(_NoneIsAdded), transaction.atomic(using=self.database):
             for first in range(0, len(rows), BATCH):
                 said |= self._add_batch(rows[first : first + BATCH])
-            return said
+            if any(each.answer is Answer.CLAIMED for each in said.values()):
+                # What was added meanwhile must not be there when the caller is refused.
+                raise _NoneIsAdded
+        return said
 
     def _add_batch(self, rows: list[UniqueId]) -> dict[bytes, Said]:
         self.rows.bulk_create(rows, ignore_conflicts=True)
@@ -125,19 +133,32 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
 
     def finish(self, digest: bytes, nonce: bytes) -> None:
         row = self._row(digest, nonce)
+
+        def mark() -> None:
+            if not self._write(row, Q(nonce=nonce)):
+                insert_once(row, self.database)
+
         try:
-            with asked(self.database):
-                if not self._write(row, Q(nonce=nonce)):
-                    insert_once(row, self.database)
-        except (StoreUnavailable, OperationInProgress):
-            logger.warning("stays claimed until its deadline, as its store is away: id %s", digest.hex())
+            self._insist(mark)
+        except (StoreUnavailable, OperationInProgress) as error:
+            logger.warning("stays claimed until its deadline: id %s: %r", digest.hex(), error)
 
     def give_up(self, digests: Sequence[bytes], nonce: bytes) -> None:
         try:
-            with asked(self.database):
-                self.rows.filter(digest__in=digests, nonce=nonce).delete()
-        except (StoreUnavailable, OperationInProgress):
-            logger.warning("cannot be given up, as their store is away: %s ids", len(digests))
+            self._insist(lambda: self.rows.filter(digest__in=digests, nonce=nonce).delete())
+        except (StoreUnavailable, OperationInProgress) as error:
+            logger.warning("cannot be given up: %s ids: %r", len(digests), error)
+
+    def _insist(self, write: Callable[[], object]) -> None:
+        """Also where a conflict was lost, or the connection was: the next one is another."""
+        for is_last in (False, True):
+            try:
+                with asked(self.database):
+                    repeated(write, using=self.database)
+                return
+            except StoreUnavailable:
+                if is_last or connections[self.database].in_atomic_block:
+                    raise
 
     def contains(self, digest: bytes) -> bool:
         handled = Q(claimed_until=None)

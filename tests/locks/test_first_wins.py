@@ -104,7 +104,7 @@ def test_work_whose_lock_was_lost_is_rolled_back_and_may_run_again(name, medium)
 
     def work():
         if lose.pop():
-            locks._mine.get()[0].lose()
+            locks.mine()[0].lose()
 
     settle = settlement(name, medium, work)
     with pytest.raises(LockLost):
@@ -175,6 +175,58 @@ def test_a_task_that_waits_keeps_nobody_from_the_thread_that_they_share(name, wa
 
     assert both() == ["settled", None]
     assert Order.objects.count() == 1
+
+
+@beside_postgresql
+def test_a_task_that_waits_is_skipped_only_when_it_has_waited(name):
+    available("redis")
+    inside = asyncio.Event()
+
+    @idempotent(guard=first_wins(alias="redis", wait=STUCK, on_busy="skip"), key="day", operation=name)
+    async def settle(day, fail):
+        inside.set()
+        await asyncio.sleep(0.1)
+        if fail:
+            raise LookupError
+        return "settled"
+
+    async def late():
+        await inside.wait()
+        return await settle("monday", False)
+
+    @async_to_sync
+    async def both():
+        return await asyncio.gather(settle("monday", True), late(), return_exceptions=True)
+
+    failed, second = both()
+    assert isinstance(failed, LookupError)
+    assert second == "settled"
+
+
+@beside_postgresql
+def test_a_task_that_has_waited_in_vain_is_skipped(name):
+    available("redis")
+
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    @idempotent(guard=first_wins(alias="redis", wait=0.1, on_busy="skip"), key="day", operation=name)
+    async def hold(day):
+        inside.set()
+        await leave.wait()
+        return "settled"
+
+    async def late():
+        await inside.wait()
+        try:
+            return await hold("tuesday")
+        finally:
+            leave.set()
+
+    @async_to_sync
+    async def both():
+        return await asyncio.gather(hold("tuesday"), late())
+
+    assert both() == ["settled", None]
 
 
 @pytest.mark.parametrize("guarded", ["lock", "first_wins"])

@@ -9,14 +9,14 @@ import pytest
 from django.db import connections
 
 from idempotency import redis
-from idempotency.exceptions import LockBusy, LockNotHeld
+from idempotency.exceptions import LockBusy
 from idempotency.locks import lock, renewal
 from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.lock import LONGEST
 from tests.conftest import available
 from tests.locks.conftest import beside_postgresql, wait_until
 from tests.processes.gates import STUCK
-from tests.processes.interruptions import TimeLimit, interrupted_after_sending
+from tests.processes.interruptions import TimeLimit, interrupted_after_sending, interrupted_in
 from tests.project.models import Guarded
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "elsewhere"])
@@ -118,6 +118,22 @@ def test_where_no_thread_can_be_started_the_lock_is_free_again(name, contested, 
     assert is_free(name, contested)
 
 
+@pytest.mark.parametrize(
+    "place", [("lock.py", "_enter"), ("held.py", "adopt"), ("lock.py", "_take_out"), ("steps.py", "leave")]
+)
+def test_nobody_renews_what_an_exception_has_taken_from_its_holder(name, contested, place):
+    if contested == "zookeeper":
+        pytest.skip("a session renews itself")
+
+    def work():
+        with lock(name, alias=contested, ttl=0.3):
+            pass
+
+    with interrupted_in(f"/locks/{place[0]}", place[1]), pytest.raises(TimeLimit):
+        work()
+    assert in_a_thread(lambda: entered(name, contested, wait=5))
+
+
 @beside_postgresql
 @pytest.mark.parametrize("alias", ["redis", "redis-cluster"])
 def test_a_key_of_redis_that_never_expires_is_busy_and_not_asked_for_without_a_pause(name, alias):
@@ -168,14 +184,3 @@ def test_a_fork_writes_nothing_with_its_parents_fence(contested, holders):
     assert parent.tell("save", value="parent's") is None, parent.says
     row.refresh_from_db()
     assert row.value == "parent's"
-
-
-def test_one_name_is_held_in_two_mediums_at_once(contested, settings):
-    """As while a project moves from one to the other."""
-    settings.IDEMPOTENCY_LOCKS = {**settings.IDEMPOTENCY_LOCKS, "moved-to": {"LOCATION": "elsewhere"}}
-    row = Guarded.objects.create(value="first")
-    with lock(row.lock_name(), alias=contested), lock(row.lock_name(), alias="moved-to"):
-        row.value = "second"
-        row.save()
-    with pytest.raises(LockNotHeld):
-        row.save()

@@ -1,11 +1,11 @@
-"""A time limit's exception between a command and its answer, where redis-py knows nothing of it."""
+"""A time limit's exception, where it does the most harm."""
 
 from __future__ import annotations
 
+import signal
+import sys
 from contextlib import contextmanager
 from unittest.mock import patch
-
-from redis.connection import AbstractConnection
 
 
 class TimeLimit(BaseException):
@@ -14,8 +14,10 @@ class TimeLimit(BaseException):
 
 @contextmanager
 def interrupted_after_sending(name: str):
-    """The first command of this name is sent, and its answer is read by nobody. Nor is any answer there
-    yet when its connection is taken again, as on a slow network."""
+    """The first command of this name is sent to Redis, and its answer is read by nobody. Nor is any answer
+    there yet when its connection is taken again, as on a slow network."""
+    from redis.connection import AbstractConnection
+
     send = AbstractConnection.send_command
     left = [name]
 
@@ -31,3 +33,39 @@ def interrupted_after_sending(name: str):
     ):
         yield
     assert not left, f"no {name} was sent"
+
+
+@contextmanager
+def time_limit(seconds: float | None = None):
+    """After so many seconds; or whenever the signal is raised."""
+
+    def handle(*args):
+        raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds or 0)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def interrupted_in(file: str, function: str):
+    """A real signal while the first line of the function runs."""
+
+    def stop(frame, event, argument):
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGALRM)
+
+    def trace(frame, event, argument):
+        code = frame.f_code
+        return stop if code.co_filename.endswith(file) and code.co_name == function else None
+
+    with time_limit():
+        sys.settrace(trace)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
