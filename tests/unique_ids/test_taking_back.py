@@ -51,6 +51,15 @@ def test_of_many_that_are_refused_at_once_none_is_added(made):
     assert not [name for name in names if name in ids]
 
 
+@pytest.mark.parametrize("medium", ["default", "elsewhere"], indirect=True)
+def test_a_database_needs_not_take_back_what_it_has_never_kept(made, monkeypatch):
+    ids = made()
+    ids.store.claim(ids.digest("claimed"), b"somebody's nonce")
+    monkeypatch.setattr(type(ids.store), "give_up", lambda *arguments: None)
+    assert refused(ids, ["a", "b", "claimed"])
+    assert not [name for name in "ab" if name in ids]
+
+
 @on_redis
 def test_more_than_can_be_put_off_are_taken_back_all_the_same(made, monkeypatch):
     monkeypatch.setattr(redis_dues, "MOST_DUES", 10)
