@@ -93,7 +93,7 @@ class UniqueIds:
 
     def discard(self, id: Id) -> None:
         """Forget an id, so that it may be handled again. Raises OperationInProgress while it is being
-        handled."""
+        handled, where that is to be seen: not of a transaction in the database of the work."""
         nonce, digest = secrets.token_bytes(NONCE_BYTES), self.digest(id)
         self._refuse_claimed([self.store.remove(digest, nonce)])
 
