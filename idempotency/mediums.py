@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from idempotency import conf
@@ -37,6 +39,8 @@ class BaseMedium(ABC):
     @classmethod
     def at(cls: type[M], alias: str) -> M:
         """The medium of this alias. "default" need not be set."""
+        if known := _known.get((cls, alias)):
+            return cast(M, known)
         options = conf.medium(cls.SETTING, alias, cls.DEFAULTS)
         path = options["BACKEND"]
         named = f"{cls.SETTING}[{alias!r}]['BACKEND'] is {path!r}"
@@ -46,7 +50,11 @@ class BaseMedium(ABC):
             raise ImproperlyConfigured(f"{named}: {error}") from error
         if not isinstance(backend, type) or not issubclass(backend, cls):
             raise ImproperlyConfigured(f"{named}, which is no {cls.__name__}.")
-        return backend(alias, options)
+        medium = backend(alias, options)
+        # Which database it is may be a router's to say, each time.
+        if medium.database is None:
+            _known[cls, alias] = medium
+        return medium
 
     def name_of(self, option: str) -> str:
         return f"{self.SETTING}[{self.alias!r}][{option!r}]"
@@ -79,3 +87,12 @@ class BaseMedium(ABC):
         if not isinstance(value, str) or value not in allowed:
             raise self.wrong(option, " or ".join(map(repr, allowed)))
         return value
+
+
+_known: dict[tuple[type[BaseMedium], str], BaseMedium] = {}
+
+
+@receiver(setting_changed)
+def forget_mediums(**kwargs: object) -> None:
+    """As tests do, which change settings."""
+    _known.clear()

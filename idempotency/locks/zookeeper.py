@@ -83,7 +83,12 @@ class ZooKeeperLockStore(BaseLockStore):
         super().__init__(alias, options)
         if not self.location:
             raise ImproperlyConfigured(f"{self.name_of('LOCATION')} must name the ensemble: 'host:2181'.")
-        self.session = session(self.location, self.ttl, options["CLIENT"])
+        self.hosts = self.location
+
+    @property
+    def session(self) -> Session:
+        """A new one after ``disconnect()``."""
+        return session(self.hosts, self.ttl, self.options["CLIENT"])
 
     def acquire(self, ticket: Ticket, ttl: float, wait: float | None) -> float | None:
         self.session.connect()
