@@ -48,6 +48,7 @@ def owe(dues: Sequence[Due], what: str) -> None:
             logger.error("given up, as too much is due already: %s", what)
             for due in dues:
                 _dues.pop(due, None)
+            return
         logger.warning("put off until Redis is back: %s", what)
         _settle_soon()
     except BaseException:
