@@ -9,18 +9,12 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from idempotency.clock import now
 from idempotency.keys import digest
 from idempotency.mediums import BaseMedium
 
 NONCE_BYTES = 16
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.005, 0.05
-# Counts on while the machine is suspended, where the system has such a clock.
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def now() -> float:
-    """Seconds on the clock by which holders reckon what is left to them."""
-    return time.clock_gettime(CLOCK)
 
 
 @dataclass(eq=False, slots=False)

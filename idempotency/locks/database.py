@@ -7,8 +7,9 @@ from django.db import connections, router, transaction
 from django.db.models import DateTimeField
 
 from idempotency import conf
+from idempotency.clock import now
 from idempotency.database import DatabaseNow, insert_once
-from idempotency.locks.base import LONGEST_PAUSE, BaseLockStore, Ticket, now
+from idempotency.locks.base import LONGEST_PAUSE, BaseLockStore, Ticket
 from idempotency.models import LockLease, LockLeaseQuerySet
 from idempotency.transactions import asked, is_within_transaction, repeated
 

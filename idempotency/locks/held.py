@@ -9,9 +9,10 @@ from weakref import ref
 from django.db import router
 
 from idempotency import conf
+from idempotency.clock import now
 from idempotency.exceptions import LockLost, StoreUnavailable
 from idempotency.keys import ScopedKey
-from idempotency.locks.base import BaseLockStore, Ticket, now
+from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.fences import Fence, Fences, take_fence
 from idempotency.models import LockFence
 from idempotency.signals import announce, lock_lost
@@ -51,6 +52,10 @@ class HeldLock:
     @property
     def name(self) -> str:
         return self.ticket.name
+
+    @property
+    def medium(self) -> str:
+        return f"lock {self.store.alias}"
 
     @property
     def key(self) -> ScopedKey:

@@ -14,13 +14,14 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from idempotency.asynchronous import to_the_end
+from idempotency.clock import now
 from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost
 from idempotency.functions import refuse_generators
 from idempotency.keys import valid_id
-from idempotency.locks import renewal
-from idempotency.locks.base import LONGEST_PAUSE, SHORTEST_PAUSE, BaseLockStore, Ticket, now
+from idempotency.locks.base import LONGEST_PAUSE, SHORTEST_PAUSE, BaseLockStore, Ticket
 from idempotency.locks.held import HeldLock, adopt, disown, held_by, held_here, key_of
 from idempotency.locks.steps import acquire, leave
+from idempotency.renewal import renew
 from idempotency.signals import announce, claimed, refused
 
 P = ParamSpec("P")
@@ -204,7 +205,7 @@ class Lock(Generic[H]):
         held = HeldLock(self, store, ticket, ttl, renew_for)
         if renew_for and store.is_renewable(ticket):
             try:
-                renewal.renew(held)
+                renew(held)
             except BaseException:
                 held.close()
                 raise

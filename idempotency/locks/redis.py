@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from idempotency.locks.base import BaseLockStore, Ticket, now
+from idempotency.clock import now
+from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.redis import Script, connection, outages, prefix, socket_timeout
 
 # A lock is the nonce of its holder. Any script may run twice: redis-py repeats a command whose reply was

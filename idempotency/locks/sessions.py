@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from idempotency.clock import now
 from idempotency.exceptions import ForkedConnection, StoreUnavailable
-from idempotency.locks.base import now
 
 try:
     from kazoo.client import KazooClient, KazooState

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from idempotency.exceptions import LockLost, StoreUnavailable
-from idempotency.locks import renewal
 from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.held import HeldLock, disown
+from idempotency.renewal import no_longer_renew
 from idempotency.signals import abandoned, announce, completed
 
 ATTEMPTS = 2
@@ -30,7 +30,7 @@ def acquire(store: BaseLockStore, ticket: Ticket, ttl: float, wait: float | None
 
 
 def leave(held: HeldLock, error: BaseException | None = None) -> None:
-    renewal.leave(held)
+    no_longer_renew(held)
     disown(held)
     kept = held.close()
     over = completed if kept and error is None else abandoned

@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from idempotency.clock import now
 from idempotency.exceptions import StoreUnavailable
-from idempotency.locks.base import BaseLockStore, Ticket, now
+from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.sessions import AWAY, Session, session
 
 # isort: split

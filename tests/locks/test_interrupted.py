@@ -8,9 +8,9 @@ from threading import Thread
 import pytest
 from django.db import connections
 
-from idempotency import redis
+from idempotency import redis, renewal
 from idempotency.exceptions import LockBusy
-from idempotency.locks import lock, renewal
+from idempotency.locks import lock
 from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.lock import LONGEST
 from tests.conftest import available
@@ -89,14 +89,14 @@ def test_a_release_that_fails_masks_nothing_and_ends_the_renewal(name, contested
         raise LookupError
     monkeypatch.undo()
     assert "of the release" in caplog.text
-    assert held not in renewal._renewals[contested]._due
+    assert held not in renewal._renewals[f"lock {contested}"]._due
     held.store.release(held.ticket)
 
 
 def test_a_renewal_that_has_died_is_begun_anew(name, contested):
     if contested == "zookeeper":
         pytest.skip("a session renews itself")
-    renewals = renewal._renewals.setdefault(contested, renewal.Renewals())
+    renewals = renewal._renewals.setdefault(f"lock {contested}", renewal.Renewals())
     wait_until(lambda: renewals._thread is None or not renewals._due)
     renewals._thread, renewals._wakes_at = Thread(), float("inf")
     with lock(name, alias=contested, ttl=0.3) as held:
@@ -108,11 +108,11 @@ def test_where_no_thread_can_be_started_the_lock_is_free_again(name, contested, 
     def fail(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setitem(renewal._renewals, contested, renewal.Renewals())
+    monkeypatch.setitem(renewal._renewals, f"lock {contested}", renewal.Renewals())
     with monkeypatch.context() as patch:
         # kazoo's own are there already.
         assert entered(f"{name} before", contested, renew_for=0)
-        patch.setattr("idempotency.locks.renewal.Thread.start", fail)
+        patch.setattr("idempotency.renewal.Thread.start", fail)
         with pytest.raises(RuntimeError, match="new thread"), lock(name, alias=contested):
             raise AssertionError("it got in")
     assert is_free(name, contested)

@@ -1,33 +1,55 @@
-"""Renewing what is held for longer than its ttl: one thread for each medium, while there is something."""
+"""Renewing what is held for longer than its time: one thread for each medium, while there is something."""
 
 from __future__ import annotations
 
 import logging
 import os
 from threading import Condition, Thread
+from typing import Protocol
 from weakref import ref
 
 from django.db import connections
 
-from idempotency.locks.base import now
-from idempotency.locks.held import HeldLock
+from idempotency.clock import now
 
 logger = logging.getLogger("idempotency")
 LONGEST_WAIT = 3600.0
 
 
+class Renewable(Protocol):
+    """A lock or a lease that somebody holds; compared by identity."""
+
+    ttl: float
+    """Seconds for which it is held when nobody renews it."""
+    is_open: bool
+
+    @property
+    def medium(self) -> str:
+        """Where it is held: what is slow or away there keeps nothing else waiting."""
+        ...
+
+    @property
+    def key(self) -> object:
+        """What the log knows it by."""
+        ...
+
+    def keep(self) -> float | None:
+        """Renew it. Seconds until that is to be done again; None: never."""
+        ...
+
+
 class Renewals:
-    """The locks of one medium that are renewed, and when each is due."""
+    """What is renewed of one medium, and when each is due."""
 
     def __init__(self) -> None:
         self._changed = Condition()
-        # Whoever has entered the lock keeps it: after an exception out of a signal's handler that may be
+        # Whoever has entered it keeps it: after an exception out of a signal's handler that may be
         # nobody, and then its time is over soon.
-        self._due: dict[ref[HeldLock], float] = {}
+        self._due: dict[ref[Renewable], float] = {}
         self._thread: Thread | None = None
         self._wakes_at = 0.0
 
-    def add(self, held: HeldLock) -> None:
+    def add(self, held: Renewable) -> None:
         due = now() + held.ttl / 3
         with self._changed:
             self._due[ref(held)] = due
@@ -40,7 +62,7 @@ class Renewals:
                 self._wakes_at = due
                 self._changed.notify()
 
-    def remove(self, held: HeldLock) -> None:
+    def remove(self, held: Renewable) -> None:
         # Without waking the thread, for which that would be all.
         self._due.pop(ref(held), None)
 
@@ -49,13 +71,13 @@ class Renewals:
             connections.close_all()
 
     def _renew_some(self) -> bool:
-        """In a frame of its own, which keeps no lock while the thread waits. False: there is none."""
+        """In a frame of its own, which keeps nothing alive while the thread waits. False: there is none."""
         due = self._next()
         for held in [held for known in due or () if (held := known())]:
             self._keep(held)
         return due is not None
 
-    def _next(self) -> list[ref[HeldLock]] | None:
+    def _next(self) -> list[ref[Renewable]] | None:
         """Those that are due, when some are; None when there is nothing to renew."""
         with self._changed:
             while True:
@@ -69,14 +91,14 @@ class Renewals:
                         self._thread = None
                         return None
                     self._wakes_at = min(due.values())
-                # Most locks are released before they are due, and are not worth waking up for.
+                # Most are released before they are due, and are not worth waking up for.
                 self._changed.wait(min(self._wakes_at - present, LONGEST_WAIT))
 
-    def _keep(self, held: HeldLock) -> None:
+    def _keep(self, held: Renewable) -> None:
         try:
             seconds = held.keep()
         except Exception:
-            # Nobody is there to see this thread end, and the locks of others.
+            # Nobody is there to see this thread end, and what others hold.
             logger.exception("cannot be renewed, and is tried again: %s", held.key)
             seconds = held.ttl / 10
         with self._changed:
@@ -89,13 +111,13 @@ class Renewals:
 _renewals: dict[str, Renewals] = {}
 
 
-def renew(held: HeldLock) -> None:
-    """Keep it, in the background, until its block is left."""
-    _renewals.setdefault(held.store.alias, Renewals()).add(held)
+def renew(held: Renewable) -> None:
+    """Keep it, in the background, until it is left, or forgotten by who holds it."""
+    _renewals.setdefault(held.medium, Renewals()).add(held)
 
 
-def leave(held: HeldLock) -> None:
-    if renewals := _renewals.get(held.store.alias):
+def no_longer_renew(held: Renewable) -> None:
+    if renewals := _renewals.get(held.medium):
         renewals.remove(held)
 
 
