@@ -32,6 +32,17 @@ def wait() -> timedelta:
     return duration("IDEMPOTENCY_WAIT", timedelta(0))
 
 
+def lease() -> timedelta:
+    """IDEMPOTENCY_LEASE: for how long an operation in mode "lease" is its owner's, who renews it while it is
+    at work; whoever retries after a crash waits for so long at most."""
+    return duration("IDEMPOTENCY_LEASE", timedelta(seconds=30))
+
+
+def reconcile_after() -> timedelta:
+    """IDEMPOTENCY_RECONCILE_AFTER: when to ask again for the outcome of a call that was not known."""
+    return duration("IDEMPOTENCY_RECONCILE_AFTER", timedelta(seconds=10))
+
+
 def duration(name: str, default: timedelta) -> timedelta:
     value = getattr(settings, name, default)
     if not isinstance(value, timedelta):

@@ -47,6 +47,14 @@ LATER = {
 }
 
 
+# Seconds from now until the column's time, negative when that is over.
+SECONDS_UNTIL = {
+    "postgresql": "EXTRACT(EPOCH FROM {column} - statement_timestamp())",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), {column}) / 1000000",
+    "sqlite": "(julianday({column}) - julianday('now')) * 86400.0",
+}
+
+
 class DatabaseNow(Func):
     """The database's own time: deadlines must not depend on which machine asks.
 

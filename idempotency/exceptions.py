@@ -56,9 +56,43 @@ class FingerprintMismatch(IdempotencyError):
     detail = "This key was used with another payload: send a new operation under a new key."
 
 
+class LeaseLost(OperationInProgress):
+    """The time of whoever works on the key was over, and somebody else has taken it over since. Whatever was
+    not committed is rolled back."""
+
+    detail = "Somebody else has taken this operation over: retry with the same key for its answer."
+
+
+class BrokenCall(OperationInProgress):
+    """A call to the outside broke, and what came of it is found out by the next run."""
+
+    def __init__(self, step: str | None) -> None:
+        super().__init__(
+            f"What came of the call {step!r} is not known yet: retry with the same key, and the operation "
+            "goes on from there."
+        )
+
+
 class OutcomeUnknown(IdempotencyError):
+    """``guard``: whose it is, where it is the caller's own."""
+
     code = "outcome-unknown"
     detail = "The outcome of this operation is not known yet: it is neither run again nor answered."
+
+    def __init__(self, detail: str | None = None, *, guard: object = None) -> None:
+        super().__init__(detail)
+        self.guard = guard
+
+
+class StepsChanged(OutcomeUnknown):
+    """An operation cannot go on from where it was broken off: the program is another one by now, or asks for
+    something else than it did. The release that began it can, and so can an operator decide."""
+
+    def __init__(self, name: str, why: str | None = None, *, guard: object = None) -> None:
+        why = why or "it was begun under other steps than it has now"
+        super().__init__(
+            f"The operation {name or 'of this caller'!r} cannot be gone on with: {why}.", guard=guard
+        )
 
 
 class ResultExpired(IdempotencyError):

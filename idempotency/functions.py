@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from functools import wraps
 from typing import Any, Protocol
 
@@ -18,21 +18,17 @@ from django.db import router
 
 from idempotency import conf
 from idempotency.asynchronous import AsyncGuard, Guard
+from idempotency.callables import refuse_generators
 from idempotency.exceptions import AlreadyCompleted, AlreadyHandled, IdempotencyError, InvalidKey
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import Scope, ScopedKey, principal_of, valid_id, valid_key
 from idempotency.models import IdempotencyRecord
+from idempotency.modes import record_guard
 from idempotency.payloads import arguments_material
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
-
-
-def refuse_generators(function: object, what: str) -> None:
-    """Their bodies run when they are iterated, which is after the guard was left."""
-    lazy = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    if lazy or isinstance(function, type) or not callable(function):
-        raise TypeError(f"{what} decorates functions and coroutine functions, not {function!r}.")
+from idempotency.steps import Operation
 
 
 class KeyedGuard(Guard, Protocol):
@@ -60,9 +56,8 @@ class IdempotentFunction:
         operation: str | None,
         scope: Callable[..., Scope] | None,
         using: str | Callable[..., str] | None,
-        retention: timedelta | None,
-        wait: timedelta | None,
         source: GuardSource | None = None,
+        **record_options: Any,
     ) -> None:
         refuse_generators(function, "@idempotent")
         self.function = function
@@ -71,8 +66,10 @@ class IdempotentFunction:
             raise TypeError(f"{function.__qualname__}() has no argument {key!r} to take the key from.")
         self.key = key
         self.operation = operation or f"{function.__module__}.{function.__qualname__}"
-        self.scope, self.using, self.retention, self.wait = scope, using, retention, wait
-        self.source = source
+        self.scope, self.using, self.source = scope, using, source
+        if isinstance(function, Operation) and record_options["mode"] == "lease":
+            record_options["steps"] = record_options["steps"] or function
+        self.record_options = record_options
 
     def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
         bound = self.signature.bind(*args, **kwargs)
@@ -82,13 +79,10 @@ class IdempotentFunction:
         key = ScopedKey(principal_of(scope), self.operation, self._key(bound, args, kwargs))
         if self.source:
             return self.source.guard_for(key, using=using)
-        return RecordGuard(
-            key,
-            Fingerprint(arguments_material(self.function, bound)),
-            using=using or conf.database() or router.db_for_write(IdempotencyRecord),
-            retention=self.retention,
-            wait=conf.wait() if self.wait is None else self.wait,
-        )
+        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
+        fingerprint = Fingerprint(arguments_material(self.function, bound))
+        is_answer = self.record_options["steps"] is self.function
+        return record_guard(key, fingerprint, using=using, is_answer=is_answer, **self.record_options)
 
     def _key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
         key = self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]

@@ -138,7 +138,8 @@ class RequestGuard:
         except (OperationInProgress, StoreUnavailable, TransitionRejected):
             raise
         except IdempotencyError as error:
-            if not self._guards:
+            is_own = self.record is not None and getattr(error, "guard", None) is self.record
+            if is_own or not self._guards:
                 raise
             raise RuntimeError(f"An idempotent operation within the view was refused: {error}") from error
 
@@ -147,8 +148,10 @@ class RequestGuard:
         if not self._guards:
             return
         if not self.policy.should_store_idempotency_response(self.request, response):
-            for guard in self._guards:
-                guard.abandon()
+            if self.record:
+                self.record.abandon(is_known=response.status_code < 500)
+            if self.token:
+                self.token.abandon()
             return
         if self.token:
             self.token.complete(succeeded=response.status_code < 400, keep_writes=returned)

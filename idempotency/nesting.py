@@ -7,7 +7,7 @@ guard in the middle of another request's transaction would commit, or lose, with
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -52,6 +52,12 @@ def left(nesting: Nesting) -> None:
     if nesting.guard in nesting.open_guards:
         nesting.open_guards.remove(nesting.guard)
     disowned(nesting.guard)
+
+
+def innermost(attribute: str) -> Any:
+    """Of the guards whose blocks the caller is in, the last one's that has it; None where none has."""
+    values = (getattr(guard, attribute, None) for guard in reversed(_mine.get()))
+    return next((value for value in values if value is not None), None)
 
 
 def adopted(guard: KeyedGuard) -> None:

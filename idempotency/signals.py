@@ -7,6 +7,7 @@ name) and ``using`` (the guard's database alias, None for Redis and ZooKeeper). 
 have ``error``. ``completed`` comes after the commit, or when a lock was released.
 ``parked`` says that an event came too early, and was kept. ``lock_lost`` that a lock was lost while its
 holder was at work; it may be sent from the thread that renews locks.
+``recovered`` has ``outcome``, what the completer did about an operation that was abandoned, and ``reason``.
 ``failed_open`` says that an operation runs unguarded, since its store is away and was set to let pass.
 
 A receiver's error is logged and never reaches the caller. ``claimed`` is sent inside the operation's
@@ -33,11 +34,12 @@ abandoned = Signal()
 failed_open = Signal()
 parked = Signal()
 lock_lost = Signal()
+recovered = Signal()
 
 logger = logging.getLogger("idempotency")
 EVENTS = {claimed: "claimed", replayed: "replayed", refused: "refused"}
 EVENTS |= {completed: "completed", abandoned: "abandoned", failed_open: "failed open", parked: "parked"}
-EVENTS |= {lock_lost: "lost"}
+EVENTS |= {lock_lost: "lost", recovered: "recovered"}
 LEVELS = {failed_open: logging.WARNING, lock_lost: logging.WARNING}
 
 

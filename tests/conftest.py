@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from types import ModuleType
 from uuid import uuid4
 
@@ -14,12 +16,15 @@ from django.urls import include, path
 from rest_framework.test import APIClient
 
 from idempotency import signals
+from idempotency.database import DatabaseNow
+from idempotency.models import IdempotencyRecord
 from idempotency.unique_ids import unique_ids
 from tests import emptying, services
 from tests.processes.redis_caches import fault, proxy, retries  # noqa: F401  (fixtures)
 from tests.project import views
 from tests.settings import PSYCOPG, VENDOR
 
+State = IdempotencyRecord.State
 MEDIUMS = ["default", "redis", "redis-cluster", "locmem"]
 """Aliases of IDEMPOTENCY_TOKENS; "default" is the database of the work."""
 
@@ -109,6 +114,25 @@ def clean_slate():
     # kazoo's threads draw random numbers, which Hypothesis would take for its strategies' own.
     if sessions := sys.modules.get("idempotency.locks.sessions"):
         sessions.disconnect()
+
+
+def let_lease_pass():
+    """As if the time of every owner were over."""
+    rows = IdempotencyRecord.objects.filter(state__in=(State.RUNNING, State.UNKNOWN))
+    rows.update(expires_at=DatabaseNow() - timedelta(seconds=1))
+
+
+def in_a_thread(work):
+    """What it returns or raises, with connections of its own."""
+
+    def run():
+        try:
+            return work()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def urlconf(*patterns):

@@ -8,6 +8,8 @@ from asgiref.sync import iscoroutinefunction
 
 from idempotency.functions import GuardSource, IdempotentFunction
 from idempotency.keys import Scope
+from idempotency.modes import Mode, mode_fault
+from idempotency.steps import Operation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +35,10 @@ def idempotent(
     using: str | Callable[..., str] | None = None,
     retention: timedelta | None = None,
     wait: timedelta | None = None,
+    mode: Mode = "atomic",
+    lease: timedelta | None = None,
+    rerun: bool = False,
+    steps: Operation[..., Any] | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 @overload
 def idempotent(
@@ -52,6 +58,10 @@ def idempotent(
     using: str | Callable[..., str] | None = None,
     retention: timedelta | None = None,
     wait: timedelta | None = None,
+    mode: Mode = "atomic",
+    lease: timedelta | None = None,
+    rerun: bool = False,
+    steps: Operation[..., Any] | None = None,
 ) -> Any:
     """Make all calls of a function with the same key, sync or async, happen once.
 
@@ -67,14 +77,21 @@ def idempotent(
     FingerprintMismatch, NotFingerprintable (an argument has no digest; nothing ran) or NotStorable (the
     result is not JSON; rolled back). An exception of the function rolls back its writes in the
     database and frees the key.
+
+    ``mode="lease"`` is for what calls outside: see ``idempotency_mode`` and the attributes beside it, of
+    which ``lease``, ``rerun`` and ``steps`` are the names here. Then it may also raise OutcomeUnknown.
     """
-    if guard is not None and (retention is not None or wait is not None):
-        raise TypeError("retention and wait are a record's: leave them out, or leave out guard.")
+    of_records: dict[str, Any] = {"retention": retention, "wait": wait, "mode": mode, "lease": lease}
+    of_records |= {"rerun": rerun, "steps": steps}
+    if guard is not None and (retention is not None or wait is not None or mode != "atomic"):
+        raise TypeError("retention, wait and mode are a record's: leave them out, or leave out guard.")
+    if fault := mode_fault(mode, lease, rerun, steps):
+        raise TypeError(f"@idempotent: {fault}")
     if guard is not None and (isinstance(guard, type) or not hasattr(guard, "guard_for")):
         raise TypeError(f"guard is unique_ids(…), first_wins(…) or the like, not {guard!r}.")
 
     def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
-        call = IdempotentFunction(function, key, operation, scope, using, retention, wait, guard)
+        call = IdempotentFunction(function, key, operation, scope, using, guard, **of_records)
         return call.async_wrapper() if iscoroutinefunction(function) else call.sync_wrapper()
 
     return decorator

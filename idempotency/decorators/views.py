@@ -12,8 +12,10 @@ from django.http.response import HttpResponseBase
 from idempotency.exceptions import IdempotencyError
 from idempotency.http import Answer, respond_once, respond_once_async
 from idempotency.models import IdempotencyRecord
+from idempotency.modes import Mode
 from idempotency.policies import IdempotencyPolicy, KeyPolicy, Scope, TokenPolicy
 from idempotency.responses import render
+from idempotency.steps import Operation
 from idempotency.tokens import OnFailure
 
 P = ParamSpec("P")
@@ -33,6 +35,10 @@ def idempotent_view(
     operation: str | None = ...,
     allow_anonymous: bool = ...,
     store_body: bool = ...,
+    mode: Mode = ...,
+    lease: timedelta | None = ...,
+    rerun: bool = ...,
+    steps: Operation[..., Any] | None = ...,
     get_key: Callable[[Any], str | None] = ...,
     get_scope: Callable[[Any], Scope | None] = ...,
     get_fingerprint: Callable[[Any], bytes] = ...,
@@ -107,6 +113,9 @@ KEY = Kind(
         "retention": "idempotency_retention",
         "wait": "idempotency_wait",
         "mode": "idempotency_mode",
+        "lease": "idempotency_lease",
+        "rerun": "idempotency_rerun",
+        "steps": "idempotency_steps",
         "operation": "idempotency_operation",
         "store_body": "idempotency_store_body",
         "get_key": "get_idempotency_key",

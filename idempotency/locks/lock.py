@@ -14,9 +14,9 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from idempotency.asynchronous import to_the_end
+from idempotency.callables import refuse_generators
 from idempotency.clock import now
 from idempotency.exceptions import LockAlreadyHeld, LockBusy, LockLost
-from idempotency.functions import refuse_generators
 from idempotency.keys import valid_id
 from idempotency.locks.base import LONGEST_PAUSE, SHORTEST_PAUSE, BaseLockStore, Ticket
 from idempotency.locks.held import HeldLock, adopt, disown, held_by, held_here, key_of

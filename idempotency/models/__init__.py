@@ -3,6 +3,7 @@
 from idempotency.models.ledger import LedgerEntry
 from idempotency.models.locks import LockFence, LockFenceQuerySet, LockLease, LockLeaseQuerySet
 from idempotency.models.records import IdempotencyRecord, RecordQuerySet
+from idempotency.models.runs import OperationRun
 from idempotency.models.status import ParkedEvent, ParkedEventQuerySet, StatusTransition
 from idempotency.models.tokens import IdempotencyToken, TokenQuerySet
 from idempotency.models.unique_ids import UniqueId, UniqueIdQuerySet
@@ -15,6 +16,7 @@ __all__ = [
     "LockFenceQuerySet",
     "LockLease",
     "LockLeaseQuerySet",
+    "OperationRun",
     "ParkedEvent",
     "ParkedEventQuerySet",
     "RecordQuerySet",

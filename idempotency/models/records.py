@@ -19,8 +19,14 @@ class RecordQuerySet(models.QuerySet["IdempotencyRecord"]):
         return self.filter(expires_at__gt=DatabaseNow())
 
     def expired(self) -> RecordQuerySet:
-        """Completed records past their retention: what a purge may delete."""
-        return self.filter(state=IdempotencyRecord.State.COMPLETED, expires_at__lte=DatabaseNow())
+        """Records of what was done, past their retention: what a purge may delete."""
+        return self.filter(state__in=IdempotencyRecord.DONE, expires_at__lte=DatabaseNow())
+
+    def unfinished(self) -> RecordQuerySet:
+        """Records that nobody works on, of what was not done, as far as anybody knows: abandoned, or
+        their outcome unknown. The completer, their callers' retries, or an operator settle them."""
+        states = (IdempotencyRecord.State.RUNNING, IdempotencyRecord.State.UNKNOWN)
+        return self.filter(state__in=states, expires_at__lte=DatabaseNow())
 
     def with_key(self, key: str) -> RecordQuerySet:
         """Records under exactly this key, whoever sent it. Served by the unique index."""
@@ -54,6 +60,9 @@ class IdempotencyRecord(models.Model):
         RUNNING = 1, _("running")
         COMPLETED = 2, _("completed")
         UNKNOWN = 3, _("outcome unknown")
+        FINISHED = 4, _("finished, not answered")
+
+    DONE = (State.COMPLETED, State.FINISHED)
 
     key_digest = DigestField(max_length=DIGEST_SIZE)
     scope = DigestField(max_length=DIGEST_SIZE)
@@ -68,7 +77,10 @@ class IdempotencyRecord(models.Model):
     body = models.BinaryField(null=True)
     body_state = models.PositiveSmallIntegerField(choices=BodyState.choices, default=BodyState.STORED)
     created_at = models.DateTimeField()
+    #: Of a record that is running, until when it is nobody else's; of an unknown one, when to ask again.
     expires_at = models.DateTimeField()
+    #: 0: not under a lease. Else which owner has it, counted.
+    fence = models.IntegerField(default=0, db_default=0)
 
     objects = RecordQuerySet.as_manager()
 

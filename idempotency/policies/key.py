@@ -3,15 +3,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from django.core.exceptions import ImproperlyConfigured
-
 from idempotency import conf
 from idempotency.exceptions import MissingKey, MissingPrincipal
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ANONYMOUS, ScopedKey, parse_key, principal_of, valid_key
+from idempotency.modes import Mode, record_guard
 from idempotency.payloads import request_material
 from idempotency.policies.base import IdempotencyPolicy, header_value
 from idempotency.records import RecordGuard
+from idempotency.steps import Operation
 
 
 class KeyPolicy(IdempotencyPolicy):
@@ -22,8 +22,16 @@ class KeyPolicy(IdempotencyPolicy):
     idempotency_required: ClassVar[bool] = True
     #: How long the record is kept (IDEMPOTENCY_RETENTION, 24 hours).
     idempotency_retention: ClassVar[timedelta | None] = None
-    #: "atomic": claim, writes and response commit together.
-    idempotency_mode: ClassVar[str] = "atomic"
+    #: "atomic": claim, writes and response commit together. "lease", for work that calls outside: the claim
+    #: commits first, and is one's own for a time.
+    idempotency_mode: ClassVar[Mode] = "atomic"
+    #: For how long, in mode "lease"; renewed while the view is at work (IDEMPOTENCY_LEASE, 30 seconds).
+    idempotency_lease: ClassVar[timedelta | None] = None
+    #: In mode "lease", whether the view may be run again when it ended without an answer. If not, the
+    #: operation's outcome is unknown then.
+    idempotency_rerun: ClassVar[bool] = False
+    #: In mode "lease", the operation (idempotency.steps) that the view calls: who retries goes on with it.
+    idempotency_steps: ClassVar[Operation[..., Any] | None] = None
     #: How long a duplicate waits for the first one's answer, 10 seconds at most (IDEMPOTENCY_WAIT, 0).
     idempotency_wait: ClassVar[timedelta | None] = None
     #: A stable name for the operation. By default method and route.
@@ -49,20 +57,22 @@ class KeyPolicy(IdempotencyPolicy):
 
     def idempotency_guard(self, request: Any) -> RecordGuard | None:
         """The guard for this request; None when it needs no key and brought none."""
-        if self.idempotency_mode != "atomic":
-            raise ImproperlyConfigured(f"Unknown idempotency_mode {self.idempotency_mode!r}: use 'atomic'.")
         key = self.get_idempotency_key(request)
         if key is None:
             if self.idempotency_required:
                 raise MissingKey
             return None
         principal = self._principal(request)
-        return RecordGuard(
+        return record_guard(
             ScopedKey(principal, self.get_idempotency_operation(request), valid_key(key)),
             Fingerprint(self.get_idempotency_fingerprint(request)),
             using=self.get_idempotency_using(request),
             retention=self.idempotency_retention,
-            wait=conf.wait() if self.idempotency_wait is None else self.idempotency_wait,
+            wait=self.idempotency_wait,
+            mode=self.idempotency_mode,
+            lease=self.idempotency_lease,
+            rerun=self.idempotency_rerun,
+            steps=self.idempotency_steps,
         )
 
     def _principal(self, request: Any) -> tuple[str, str]:

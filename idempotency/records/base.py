@@ -10,19 +10,35 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.responses import BodyState, StoredResponse
 
 State = IdempotencyRecord.State
 TABLE = IdempotencyRecord._meta.db_table
-FIELDS = ("id", "fingerprint", "state", "status", "headers", "body", "body_state")
+FIELDS = ("id", "fingerprint", "state", "status", "headers", "body", "body_state", "fence")
 COLUMNS = ", ".join(f"{TABLE}.{name}" for name in FIELDS)
+# Of a record whose operation was done, whether or not anybody was answered.
+IS_DONE = f"state IN ({', '.join(f'{state:d}' for state in IdempotencyRecord.DONE)})"
 MICROSECOND = timedelta(microseconds=1)
 
 
 class Found(NamedTuple):
     record: IdempotencyRecord
-    live: bool
+    seconds: float
+    """Until it expires; below 0 when that is over."""
+
+    @property
+    def live(self) -> bool:
+        return self.seconds > 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.record.state in IdempotencyRecord.DONE
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether somebody works on it whose claim is committed."""
+        return self.record.state == State.RUNNING and self.record.fence > 0 and self.live
 
 
 class BaseRecordStore(ABC):
@@ -34,6 +50,8 @@ class BaseRecordStore(ABC):
     # SQL of the present, and of the present plus a placeholder's microseconds.
     now: ClassVar[str]
     later: ClassVar[str]
+    # SQL of the seconds from the present until a column's time.
+    seconds_until: ClassVar[str]
     insert_suffix: ClassVar[str] = ""
 
     def __init__(
@@ -99,15 +117,17 @@ class BaseRecordStore(ABC):
 
     def delete_expired(self, record: IdempotencyRecord) -> None:
         """Make room for the new record; a rollback brings the old one back, still expired."""
+        if record.state == State.FINISHED:
+            OperationRun.objects.using(self.connection.alias).filter(record=record).delete()
         with self.connection.cursor() as cursor:
             cursor.execute(
-                f"DELETE FROM {TABLE} WHERE id = %s AND state = %s AND expires_at <= {self.now}",
-                (record.pk, State.COMPLETED),
+                f"DELETE FROM {TABLE} WHERE id = %s AND {IS_DONE} AND expires_at <= {self.now}", (record.pk,)
             )
 
     @classmethod
     def find_sql(cls) -> str:
-        return f"SELECT {COLUMNS}, expires_at > {cls.now} FROM {TABLE} WHERE key_digest = %s AND scope = %s"
+        seconds = cls.seconds_until.format(column="expires_at")
+        return f"SELECT {COLUMNS}, {seconds} FROM {TABLE} WHERE key_digest = %s AND scope = %s"
 
     @classmethod
     def insert_sql(cls) -> str:
@@ -119,7 +139,7 @@ class BaseRecordStore(ABC):
 
     def found(self, row: tuple[Any, ...]) -> Found:
         record = IdempotencyRecord.from_db(self.connection.alias, FIELDS, row[:-1])
-        return Found(record, bool(row[-1]))
+        return Found(record, float(row[-1]))
 
 
 NOTHING_YET = StoredResponse(status=None, body=None, body_state=BodyState.OMITTED)

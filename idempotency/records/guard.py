@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from django.db import DatabaseError, connections
 
@@ -23,7 +24,7 @@ from idempotency.exceptions import (
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
 from idempotency.nesting import adopted, disowned, entered, left
-from idempotency.records.base import Found, State
+from idempotency.records.base import BaseRecordStore, Found, State
 from idempotency.records.stores import store_class
 from idempotency.responses import BodyState, StoredResponse
 from idempotency.signals import abandoned, announce, claimed, completed
@@ -80,8 +81,9 @@ class RecordGuard:
         self._response = response
         self._keep_writes = keep_writes
 
-    def abandon(self) -> None:
-        """Roll back on leaving and free the key."""
+    def abandon(self, *, is_known: bool = True) -> None:
+        """Roll back on leaving and free the key. ``is_known``: whether it is known that nothing was done,
+        outside of the database either."""
         self._abandoned = True
 
     @property
@@ -109,7 +111,7 @@ class RecordGuard:
         # First: a guard that is open already must keep what it has to leave.
         self._nesting = entered(connection, self)
         self._transaction = GuardedTransaction(self.using, on_commit=self._announce_completed)
-        self._store = store_class(connection)(connection, self.key, self.fingerprint, self.retention)
+        self._store: Any = self._new_store()
         try:
             self._claim_or_wait()
             announce(claimed, self.key, using=self.using)
@@ -139,6 +141,10 @@ class RecordGuard:
                 announce(abandoned, self.key, using=self.using)
 
     # Entering
+
+    def _new_store(self) -> BaseRecordStore:
+        connection = connections[self.using]
+        return store_class(connection)(connection, self.key, self.fingerprint, self.retention)
 
     def _claim_or_wait(self) -> None:
         nested = self._transaction.connection.in_atomic_block
@@ -181,17 +187,22 @@ class RecordGuard:
         if found is None:
             return None
         record = found.record
-        if not found.live and record.state == State.COMPLETED:
+        if not found.live and found.is_done:
             return found
-        if not self.fingerprint.matches(bytes(record.fingerprint)):
-            raise FingerprintMismatch
-        # A running record is committed only where the handler ended the transaction (DDL on MySQL).
-        # Nobody works on it; what became of its effects an operator must see.
+        self._require_same_payload(found)
+        if found.is_leased:
+            raise OperationInProgress(retry_after=math.ceil(found.seconds))
+        # Without a lease, a running record is committed only where the handler ended the transaction (DDL
+        # on MySQL). Nobody works on it; what became of its effects an operator must see.
         if record.state != State.COMPLETED:
             raise OutcomeUnknown
         if record.body_state == BodyState.DROPPED:
             raise ResultExpired
         raise AlreadyCompleted(self, record)
+
+    def _require_same_payload(self, found: Found) -> None:
+        if not self.fingerprint.matches(bytes(found.record.fingerprint)):
+            raise FingerprintMismatch
 
     # Leaving
 

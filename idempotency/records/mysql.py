@@ -5,10 +5,18 @@ from contextlib import contextmanager, suppress
 
 from django.db import DatabaseError, Error, IntegrityError
 
-from idempotency.database import DUPLICATE_ENTRY, LATER, LOCK_WAIT_TIMEOUT, NOW, error_number, impatient
+from idempotency.database import (
+    DUPLICATE_ENTRY,
+    LATER,
+    LOCK_WAIT_TIMEOUT,
+    NOW,
+    SECONDS_UNTIL,
+    error_number,
+    impatient,
+)
 from idempotency.exceptions import OperationInProgress
 from idempotency.models import IdempotencyRecord
-from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
+from idempotency.records.base import IS_DONE, MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
 
 class MySQLRecordStore(BaseRecordStore):
@@ -23,6 +31,7 @@ class MySQLRecordStore(BaseRecordStore):
 
     now = NOW["mysql"]
     later = LATER["mysql"]
+    seconds_until = SECONDS_UNTIL["mysql"]
     named_lock: str | None = None
 
     @property
@@ -49,9 +58,9 @@ class MySQLRecordStore(BaseRecordStore):
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"{self.impatient}UPDATE {TABLE} SET idempotency_key = %s, operation = %s, fingerprint = %s, "
-                f"state = %s, created_at = {self.now}, expires_at = {self.later} "
-                f"WHERE id = %s AND state = %s AND expires_at <= {self.now}",
-                (*claim, self.retention // MICROSECOND, record.pk, State.COMPLETED),
+                f"state = %s, fence = 0, created_at = {self.now}, expires_at = {self.later} "
+                f"WHERE id = %s AND {IS_DONE} AND expires_at <= {self.now}",
+                (*claim, self.retention // MICROSECOND, record.pk),
             )
             self.claimed_by_row = cursor.rowcount == 1
         return self.claimed_by_row

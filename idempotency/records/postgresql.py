@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from idempotency.database import LATER, NOW
+from idempotency.database import LATER, NOW, SECONDS_UNTIL
 from idempotency.exceptions import OperationInProgress
 from idempotency.records.base import NOTHING_YET, TABLE, BaseRecordStore, Found, State
 
@@ -27,6 +27,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
 
     now = NOW["postgresql"]
     later = LATER["postgresql"]
+    seconds_until = SECONDS_UNTIL["postgresql"]
     insert_suffix = " ON CONFLICT DO NOTHING"
 
     def claim(self, expired: Found | None) -> Found | None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from idempotency.database import LATER, NOW
+from idempotency.database import LATER, NOW, SECONDS_UNTIL
 from idempotency.records.base import BaseRecordStore, Found
 
 
@@ -9,6 +9,7 @@ class SQLiteRecordStore(BaseRecordStore):
 
     now = NOW["sqlite"]
     later = LATER["sqlite"]
+    seconds_until = SECONDS_UNTIL["sqlite"]
     insert_suffix = " ON CONFLICT DO NOTHING"
 
     def claim(self, expired: Found | None) -> Found | None:
