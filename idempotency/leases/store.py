@@ -40,7 +40,7 @@ class LeaseStore:
         return self._records.find()
 
     def find_before_inserting(self) -> Found | None:
-        """Where an insert would wait for the work of somebody else to end: SQLite has one writer at a time."""
+        """Where an insert would wait for somebody else's work to end: SQLite has one writer at a time."""
         return self.find() if self.connection.vendor == "sqlite" else None
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ class Fault(StrEnum):
     BAD_GATEWAY = "502"
     UNAVAILABLE = "503-retry-after"
     TIMED_OUT = "504"
+    DECLINED = "402"
 
     @property
     def status(self) -> int | None:

@@ -2,7 +2,7 @@ from django.contrib import admin
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from tests.project import status_views, token_views, views
+from tests.project import paying, status_views, token_views, views
 
 router = SimpleRouter()
 router.register("order-set", views.OrderViewSet, basename="order-set")
@@ -34,6 +34,7 @@ urlpatterns = [
     path("async/", views.asynchronous),
     path("above/", views.decorated_above),
     path("below/", views.decorated_below),
+    *(path(f"pay-{meaning}/", view.as_view()) for meaning, view in paying.VIEWS.items()),
     path("idempotency/", include("idempotency.urls")),
     *token_views.urlpatterns,
     *status_views.urlpatterns,

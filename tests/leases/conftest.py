@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.processes.provider import Provider
+
+
+@pytest.fixture(scope="session")
+def provider_process():
+    with Provider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(provider_process, monkeypatch):
+    """At which the test project pays."""
+    provider_process.reset()
+    monkeypatch.setenv("PROVIDER_URL", provider_process.url)
+    return provider_process
