@@ -20,6 +20,7 @@ import traceback
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from itertools import groupby
@@ -33,6 +34,7 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.db import connections  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
+from idempotency.database import DatabaseNow  # noqa: E402
 from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
 from idempotency.tokens import tokens  # noqa: E402
@@ -40,6 +42,7 @@ from idempotency.tokens.texts import PresentedToken  # noqa: E402
 from tests.processes import changes, views, wsgi  # noqa: E402, F401  (as the server is set up)
 from tests.processes.accidents import ACCIDENTS, STUCK, ended  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
+from tests.project import paying  # noqa: E402
 from tests.project.models import Order, Product  # noqa: E402
 
 AT_ONCE = 2
@@ -85,6 +88,30 @@ def request_with_token(alias, path, key):
     return {"status": response.status_code, "body": response.content.decode()}
 
 
+def pay(meaning, key):
+    client = APIClient(raise_request_exception=False)
+    headers = {"Idempotency-Key": key, "X-User": "alice"}
+    payment = {"reference": key, "cents": 700}
+    response = client.post(f"/pay-{meaning}/", payment, format="json", headers=headers)
+    return {"status": response.status_code, "body": response.content.decode()}
+
+
+def found_paid(key):
+    with paying.provider() as provider:
+        charges = provider.get("/charges", params={"reference": key}).json()["charges"]
+    return {
+        "orders": list(Order.objects.filter(reference=key).values_list("note", flat=True)),
+        "charges": len(charges),
+        "states": list(IdempotencyRecord.objects.with_key(key).values_list("state", flat=True)),
+    }
+
+
+def pass_lease(key):
+    """Nobody waits for those who are known to be gone."""
+    rows = IdempotencyRecord.objects.with_key(key).filter(state=IdempotencyRecord.State.RUNNING)
+    rows.update(expires_at=DatabaseNow() - timedelta(seconds=1))
+
+
 def found(key):
     order = Order.objects.filter(reference=key)
     return {
@@ -101,6 +128,8 @@ class Operation(NamedTuple):
     run: Callable[[str], dict[str, Any]]
     prepare: Callable[[str], object] | None = None
     found: Callable[[str], dict[str, Any]] = found
+    give_up: Callable[[str], object] | None = None
+    """What is done between accident and retry."""
 
 
 OPERATIONS = {
@@ -123,19 +152,28 @@ OPERATIONS |= {
 }
 
 
+OPERATIONS |= {
+    f"pay {meaning}": Operation(partial(pay, meaning), found=found_paid, give_up=pass_lease)
+    for meaning in paying.OPERATIONS
+}
+
+
 def suffer(operation, key, line, accident):
     answer = run_until(line, partial(operation, key), accident)
     return {**answer, "ended": bool(ended)}
 
 
 def is_busy(answer):
-    return answer["status"] == 409 and "duplicate" not in answer["body"]
+    settled = ("duplicate", "outcome-unknown")
+    return answer["status"] == 409 and not any(code in answer["body"] for code in settled)
 
 
 def retry(operation_name, key):
     """The same in full, until it is no longer being worked on."""
     operation = OPERATIONS[operation_name]
     before = operation.found(key)
+    if operation.give_up:
+        operation.give_up(key)
     began = time.monotonic()
     while is_busy(answer := operation.run(key)) and time.monotonic() < began + STUCK:
         time.sleep(0.005)

@@ -7,23 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 from redis.connection import AbstractConnection
 
 import idempotency
 from tests.processes import changes, views
+from tests.project import paying
 
 PACKAGE = str(Path(idempotency.__file__).parent) + "/"
 # What they guard too: between its writes, and after them.
-TRACED = (PACKAGE, views.__file__, changes.__file__)
+TRACED = (PACKAGE, views.__file__, changes.__file__, paying.__file__)
 # What servers are told goes through these, whatever the driver.
 SENDING = {
     sends.__code__
     for sends in (
         *(CursorWrapper._execute, CursorWrapper._executemany, AbstractConnection.send_packed_command),
         *(BaseDatabaseWrapper._commit, BaseDatabaseWrapper._rollback, BaseDatabaseWrapper._close),
-        BaseDatabaseWrapper.set_autocommit,
+        *(BaseDatabaseWrapper.set_autocommit, httpx.HTTPTransport.handle_request),
     )
 }
 

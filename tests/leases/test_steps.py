@@ -1,0 +1,542 @@
+"""Operations made of steps, under ``@idempotent``: what is done again, what is not, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from idempotency.decorators import idempotent
+from idempotency.exceptions import (
+    BrokenCall,
+    NotStorable,
+    OperationInProgress,
+    OutcomeUnknown,
+    StepsChanged,
+)
+from idempotency.models import IdempotencyRecord, OperationRun
+from idempotency.steps import (
+    NOT_DONE,
+    STILL_UNKNOWN,
+    Done,
+    database_step,
+    downstream_key,
+    on_behalf_of,
+    operation,
+    outside_call,
+)
+from tests.conftest import State, let_lease_pass
+from tests.project.models import Order
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
+
+
+class Refused(Exception):
+    pass
+
+
+CALLS = []
+"""What was done outside."""
+PLAN = {}
+"""What is to happen in a step, by its name: an exception that it raises, after its work."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_planned():
+    CALLS.clear()
+    PLAN.clear()
+
+
+def befall(step):
+    if error := PLAN.pop(step, None):
+        raise error
+
+
+@database_step(refusals=(Refused,))
+def write(reference):
+    order = Order.objects.create(reference=reference)
+    befall("write")
+    return {"order": order.pk}
+
+
+@outside_call(when_broken="retry", refusals=(Refused,))
+def call(reference):
+    CALLS.append(call.downstream_key)
+    befall("call")
+    return [reference, len(CALLS)]
+
+
+@outside_call(when_broken="unknown")
+def call_blindly(reference):
+    CALLS.append(reference)
+    befall("call_blindly")
+    return "called"
+
+
+def find_out(reference):
+    return PLAN.pop("find_out")
+
+
+@outside_call(when_broken=find_out)
+def call_and_ask(reference):
+    CALLS.append(call_and_ask.downstream_key)
+    befall("call_and_ask")
+    return "called"
+
+
+@database_step()
+def finish(reference, called):
+    Order.objects.create(reference=reference, note="finished")
+    befall("finish")
+    return called
+
+
+def run_once(*steps, name=None, **options):
+    """``run(reference)``: an operation that calls these steps, under a key."""
+
+    @operation(name or f"test-{'-'.join(step.name for step in steps)}", steps=steps, **options)
+    def run(reference):
+        answers = []
+        for step in steps:
+            answers.append(step(reference, "x") if step is finish else step(reference))
+        befall("operation")
+        return answers
+
+    return idempotent(key="reference", mode="lease", operation="run")(run)
+
+
+def orders():
+    return list(Order.objects.order_by("pk").values_list("note", flat=True))
+
+
+def journal():
+    return [(entry["step"], entry["state"]) for entry in json.loads(OperationRun.objects.get().journal)]
+
+
+def test_it_reads_and_runs_like_the_unguarded_one_and_is_done_once():
+    run = run_once(write, call, finish)
+    first = run("a")
+    assert run("a") == first
+    assert first[1:] == [["a", 1], "x"]
+    assert orders() == ["", "finished"]
+    assert not OperationRun.objects.exists()
+    assert IdempotencyRecord.objects.get().state == State.COMPLETED
+
+
+@pytest.mark.parametrize("broken", ["write", "call", "finish", "operation"])
+def test_a_retry_goes_on_from_the_last_point_with_the_results_so_far(broken):
+    run = run_once(write, call, finish)
+    PLAN[broken] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    answer = run("a")
+    assert orders() == ["", "finished"]
+    assert answer[0] == {"order": Order.objects.earliest("pk").pk}
+    assert len(CALLS) == (2 if broken == "call" else 1)
+    assert len(set(CALLS)) == 1
+    assert run("a") == answer
+
+
+def test_nothing_is_left_of_what_failed_before_its_first_point():
+    run = run_once(write, call)
+    PLAN["write"] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    assert not IdempotencyRecord.objects.exists()
+    assert not OperationRun.objects.exists()
+    assert orders() == []
+
+
+def test_a_step_whose_commit_hook_fails_is_done_all_the_same():
+    @database_step()
+    def hooked(reference):
+        Order.objects.create(reference=reference)
+        transaction.on_commit(lambda: befall("hook"))
+
+    run = run_once(hooked)
+    PLAN["hook"] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    run("a")
+    assert orders() == [""]
+
+
+def test_a_refusal_is_an_outcome_which_is_told_again():
+    @operation("test-refusals", steps=[write, call, finish])
+    def run(reference):
+        try:
+            write(reference)
+        except Refused as refusal:
+            told = list(refusal.args)
+        try:
+            call(reference)
+        except Refused as refusal:
+            told += refusal.args
+        return finish(reference, told)
+
+    run = idempotent(key="reference", mode="lease")(run)
+    PLAN.update(write=Refused("no stock", 3), call=Refused("no money"), finish=LookupError())
+    with pytest.raises(LookupError):
+        run("a")
+    # Both would succeed by now.
+    assert run("a") == ["no stock", 3, "no money"]
+    assert orders() == ["finished"]
+    assert len(CALLS) == 1
+
+
+def test_what_a_refusal_cannot_be_made_of_again_is_its_text():
+    run = run_once(write, call)
+    PLAN["call"] = Refused(Refused("deep"))
+    for _ in range(2):
+        with pytest.raises(Refused, match="deep"):
+            run("a")
+    assert len(CALLS) == 1
+
+
+# Calls that break
+
+
+def test_nobody_knows_what_became_of_a_blind_call():
+    run = run_once(write, call_blindly, finish)
+    PLAN["call_blindly"] = ConnectionError()
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            run("a")
+        let_lease_pass()
+    assert CALLS == ["a"]
+    assert orders() == [""]
+    assert journal() == [("write", "done"), ("call_blindly", "begun")]
+
+
+@pytest.mark.parametrize(
+    ("found", "calls", "answer"), [(Done("found"), 1, "found"), (NOT_DONE, 2, "called")], ids=str
+)
+def test_the_other_side_is_asked_before_it_is_called_again(found, calls, answer):
+    run = run_once(write, call_and_ask, finish)
+    PLAN.update(call_and_ask=ConnectionError(), find_out=found)
+    with pytest.raises(ConnectionError):
+        run("a")
+    assert run("a")[1] == answer
+    assert len(CALLS) == calls
+    assert len(set(CALLS)) == 1
+
+
+def test_an_answer_that_is_none_is_a_mistake_and_nothing_is_called():
+    run = run_once(call_and_ask)
+    PLAN.update(call_and_ask=ConnectionError(), find_out=None)
+    with pytest.raises(ConnectionError):
+        run("a")
+    with pytest.raises(TypeError, match="Done"):
+        run("a")
+    assert len(CALLS) == 1
+
+
+def test_as_long_as_the_other_side_does_not_know_nothing_is_done():
+    run = run_once(call_and_ask)
+    PLAN["call_and_ask"] = ConnectionError()
+    with pytest.raises(ConnectionError):
+        run("a")
+    PLAN["find_out"] = STILL_UNKNOWN
+    for _ in range(2):  # the second time, nobody is asked
+        with pytest.raises(OutcomeUnknown):
+            run("a")
+    let_lease_pass()
+    with pytest.raises(OutcomeUnknown):  # whoever is asked raises KeyError
+        run("a")
+    let_lease_pass()
+    PLAN["find_out"] = Done("found")
+    assert run("a") == ["found"]
+    assert len(CALLS) == 1
+
+
+def test_a_broken_call_that_is_swallowed_is_no_answer_and_nothing_follows_it():
+    followed = []
+
+    @operation("test-swallowing", steps=[call, finish])
+    def run(reference):
+        try:
+            call(reference)
+        except ConnectionError:
+            try:
+                finish(reference, "x")
+            except BrokenCall as error:
+                followed.append(error)
+            return "swallowed"
+        return finish(reference, "called")
+
+    run = idempotent(key="reference", mode="lease")(run)
+    PLAN["call"] = ConnectionError()
+    with pytest.raises(OperationInProgress, match="call"):
+        run("a")
+    assert len(followed) == 1
+    assert run("a") == "called"
+    assert orders() == ["finished"]
+
+
+def test_a_result_that_cannot_be_kept_leaves_the_call_broken():
+    @outside_call(when_broken="unknown")
+    def call_for_an_object(reference):
+        CALLS.append(reference)
+        return object()
+
+    run = run_once(call_for_an_object)
+    with pytest.raises(NotStorable, match="call_for_an_object"):
+        run("a")
+    with pytest.raises(OutcomeUnknown):
+        run("a")
+    assert CALLS == ["a"]
+
+
+# Keys
+
+
+def test_each_call_has_a_key_of_its_own_and_keeps_it():
+    @operation("test-keys", steps=[call, finish])
+    def run(reference):
+        for number in range(3):
+            call(f"{reference} {number}")
+        return finish(reference, "x")
+
+    run = idempotent(key="reference", mode="lease")(run)
+    PLAN["finish"] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    run("a")
+    assert len(CALLS) == len(set(CALLS)) == 3
+    run("b")
+    assert len(set(CALLS)) == 6
+
+
+def test_a_key_without_steps_is_the_same_for_whoever_runs_again():
+    keys = []
+
+    @idempotent(key="reference", mode="lease", rerun=True)
+    def run(reference):
+        keys.extend((downstream_key(), downstream_key("other")))
+        befall("run")
+
+    PLAN["run"] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    run("a")
+    assert keys[:2] == keys[2:]
+    assert keys[0] != keys[1]
+
+
+def test_keys_and_callers_are_of_what_is_under_way():
+    for ask in (downstream_key, on_behalf_of, lambda: call.downstream_key):
+        with pytest.raises(RuntimeError, match="under way"):
+            ask()
+
+
+def test_an_operation_knows_on_whose_behalf_it_runs():
+    @operation("test-behalf", steps=[write])
+    def run(reference):
+        return list(on_behalf_of())
+
+    run = idempotent(key="reference", mode="lease", scope=lambda reference: ("tenant", "acme"))(run)
+    assert run("a") == ["tenant", "acme"]
+
+
+# Changes between two runs
+
+
+def break_off(run, reference="a"):
+    PLAN["call"] = LookupError()
+    with pytest.raises(LookupError):
+        run(reference)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda: run_once(write, call, finish, name="changing", version=2),
+        lambda: run_once(write, call, name="changing"),
+        lambda: run_once(call, write, finish, name="changing"),
+        lambda: run_once(write, call, finish, name="renamed"),
+    ],
+    ids=["version", "one fewer", "another order", "another name"],
+)
+def test_changed_steps_are_an_error_and_the_former_ones_can_still_go_on(changed):
+    run = run_once(write, call, finish, name="changing")
+    break_off(run)
+    with pytest.raises(StepsChanged, match="cannot be gone on with"):
+        changed()("a")
+    assert orders() == [""]
+    run_once(write, call, finish, name="changing")("a")
+    assert orders() == ["", "finished"]
+
+
+def test_another_way_than_before_is_an_error_and_does_nothing():
+    way = [write, call]
+
+    @operation("test-ways", steps=[write, call, call_blindly])
+    def run(reference):
+        for step in way:
+            step(reference)
+
+    run = idempotent(key="reference", mode="lease")(run)
+    break_off(run)
+    way.reverse()
+    with pytest.raises(StepsChanged, match="where write was called"):
+        run("a")
+    way.reverse()
+    run("a")
+    assert orders() == [""]
+
+
+def test_other_arguments_than_before_are_an_error_and_do_nothing():
+    suffix = {"step": "", "operation": ""}
+
+    @operation("test-arguments", steps=[write, call])
+    def inner(reference):
+        write(reference + suffix["step"])
+        call(reference)
+
+    @idempotent(key="reference", mode="lease", steps=inner)
+    def run(reference):
+        inner(reference + suffix["operation"])
+
+    break_off(run)
+    for place, told in (("step", "write is called with other"), ("operation", "begun with other")):
+        suffix[place] = "!"
+        with pytest.raises(StepsChanged, match=f"{told} arguments"):
+            run("a")
+        suffix[place] = ""
+    run("a")
+    assert orders() == [""]
+
+
+# Mistakes
+
+
+def test_steps_and_operations_want_a_lease():
+    run = run_once(write)
+    with pytest.raises(RuntimeError, match="under a lease"):
+        write("a")
+    with pytest.raises(RuntimeError, match="idempotency_steps"):
+        run.__wrapped__("a")
+
+
+def test_another_operation_than_was_named_is_refused():
+    @operation("test-another", steps=[write])
+    def another(reference):
+        write(reference)
+
+    @idempotent(key="reference", mode="lease", steps=run_once(write).__wrapped__)
+    def run(reference):
+        another(reference)
+
+    with pytest.raises(RuntimeError, match="nowhere to note its steps"):
+        run("a")
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_a_step_that_is_not_listed_is_refused():
+    @operation("test-unlisted", steps=[write])
+    def run(reference):
+        call(reference)
+
+    with pytest.raises(TypeError, match="not among the steps"):
+        idempotent(key="reference", mode="lease")(run)("a")
+    assert CALLS == []
+
+
+def test_steps_do_not_nest_and_need_no_transaction_around_them():
+    @database_step()
+    def outer(reference):
+        write(reference)
+
+    with pytest.raises(RuntimeError, match="do not nest"):
+        run_once(outer, write)("a")
+
+    @operation("test-in-a-transaction", steps=[write])
+    def run(reference):
+        with transaction.atomic():
+            write(reference)
+
+    with pytest.raises(RuntimeError, match="outside of transaction"):
+        idempotent(key="reference", mode="lease")(run)("a")
+    assert orders() == []
+
+
+def test_a_database_error_that_a_step_swallows_costs_it_its_writes():
+    @database_step()
+    def swallow(reference):
+        Order.objects.create(reference=reference)
+        try:
+            Order.objects.create(reference="broken", note="forbidden")
+        except IntegrityError:
+            return "fine"
+
+    with pytest.raises(transaction.TransactionManagementError):
+        run_once(swallow)("a")
+    assert orders() == []
+
+
+@pytest.mark.parametrize("arguments", [{1, 2}, object(), (1, 2)], ids=["set", "object", "tuple"])
+def test_arguments_that_are_no_json_are_refused(arguments):
+    @operation("test-json", steps=[write])
+    def inner(what):
+        write("a")
+
+    @idempotent(key="reference", mode="lease", steps=inner)
+    def run(reference):
+        inner(arguments)
+
+    with pytest.raises(NotStorable, match="arguments of test-json"):
+        run("a")
+    assert orders() == []
+
+
+def coroutine():
+    async def work(reference): ...
+
+    return work
+
+
+def generator():
+    def work(reference):
+        yield
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        lambda: operation("x", steps=[])(lambda reference: None),
+        lambda: operation("x", steps=[print])(lambda reference: None),
+        lambda: operation("x", steps=[write, write])(lambda reference: None),
+        lambda: operation("x", steps=[write])(coroutine()),
+        lambda: operation("x", steps=[write])(lambda *references: None),
+        lambda: operation(lambda reference: None),
+        lambda: database_step()(coroutine()),
+        lambda: database_step()(generator()),
+        lambda: database_step(refusals=("Refused",))(lambda reference: None),
+        lambda: outside_call(when_broken="later")(lambda reference: None),
+        lambda: idempotent(key="reference", mode="leese"),
+        lambda: idempotent(key="reference", rerun=True),
+        lambda: idempotent(key="reference", mode="lease", steps=print),
+        lambda: idempotent(key="reference", mode="lease", rerun=True, steps=run_once(write).__wrapped__),
+        lambda: idempotent(key="reference", mode="lease", lease=3),
+    ],
+)
+def test_what_cannot_work_is_told_when_it_is_declared(decorate):
+    with pytest.raises(TypeError):
+        decorate()
+
+
+def test_two_operations_of_one_name_are_a_mistake():
+    run_once(write, name="test-twice")
+    with pytest.raises(TypeError, match="two operations"):
+
+        @operation("test-twice", steps=[write])
+        def another(reference): ...
+
+
+def test_a_completed_operation_is_replayed_whatever_became_of_its_steps():
+    first = run_once(write, name="test-replayed")("a")
+    assert run_once(write, call, name="test-replayed", version=2)("a") == first
+    assert CALLS == []
