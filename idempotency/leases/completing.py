@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from django.conf import settings
+from django.db import connections, transaction
 from django.db.models import Q
 from django.urls import get_resolver
 from django.utils.module_loading import autodiscover_modules
@@ -16,7 +17,7 @@ from django.utils.module_loading import autodiscover_modules
 from idempotency import conf
 from idempotency.database import DatabaseNow
 from idempotency.exceptions import LeaseLost, OperationInProgress, OutcomeUnknown, StepsChanged
-from idempotency.leases.lease import Lease
+from idempotency.leases.lease import Lease, is_free
 from idempotency.leases.resumed import ResumedGuard, stored_key
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.responses import StoredResponse
@@ -105,11 +106,12 @@ class Completer:
         if planned.outcome is Outcome.DONE:
             return resumed(record)
         lease = Lease(self.using, record.pk, record.fence, conf.lease(), str(record))
-        if planned.outcome is Outcome.FREED and not lease.forget():
-            return Treated(record, Outcome.TAKEN)
-        if planned.outcome is Outcome.UNKNOWN and record.state == State.RUNNING and not lease.lose_sight():
-            return Treated(record, Outcome.TAKEN)
-        return planned
+        treat = {Outcome.FREED: lease.forget, Outcome.UNKNOWN: lease.lose_sight}.get(planned.outcome)
+        if treat is None or record.state != State.RUNNING:
+            return planned
+        with transaction.atomic(using=self.using):
+            treated = is_free(connections[self.using], record.pk) and treat()
+        return planned if treated else Treated(record, Outcome.TAKEN)
 
 
 def resumed(record: IdempotencyRecord) -> Treated:

@@ -125,7 +125,9 @@ class LeaseGuard(RecordGuard):
 
     def _claim(self) -> None:
         with asked(self.using):
-            found = self._store.find_before_inserting()
+            # First: an insert would wait for an owner that was halted in the middle of a commit, and on
+            # SQLite for all that others are at.
+            found = self._store.find()
             if found or not self._store.insert():
                 self._take_up(found or self._store.find())
         assert self._store.lease

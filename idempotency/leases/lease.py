@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from idempotency.database import LATER
 from idempotency.exceptions import StoreUnavailable
@@ -121,3 +122,12 @@ class Lease:
         with connections[self.using].cursor() as cursor:
             cursor.execute(sql, values)
             return bool(cursor.rowcount == 1)
+
+
+def is_free(connection: BaseDatabaseWrapper, pk: int) -> bool:
+    """Within a transaction: whether nobody is about to write the record, and nobody else may from now on. An
+    owner that was halted right before its commit would keep whoever comes waiting."""
+    if not connection.features.has_select_for_update_skip_locked:
+        return True
+    rows = IdempotencyRecord.objects.using(connection.alias).filter(pk=pk).order_by()
+    return bool(rows.select_for_update(skip_locked=True).values_list("pk"))

@@ -14,11 +14,9 @@ pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), pytest
 FILES = {"leases/guard.py", "leases/lease.py", "leases/store.py", "steps/run.py"}
 
 
-def crashes(provider, meaning, accident, moments="sent"):
+def crashes(provider, operation, accident, moments="sent"):
     """See tests.processes.crashes."""
-    told = json.loads(
-        printed_by("crashes", f"pay {meaning}", accident, moments, PROVIDER_URL=provider.url, timeout=500)
-    )
+    told = json.loads(printed_by("crashes", operation, accident, moments, PROVIDER_URL=provider.url))
     assert {place.partition(":")[0] for place in told["places"]} >= FILES
     return told["crashes"]
 
@@ -29,17 +27,24 @@ def assert_paid_once(crash):
     assert (retry["status"], retry["charges"], retry["orders"]) == (201, 1, ["paid"]), crash
 
 
-@pytest.mark.parametrize(("meaning", "is_idempotent"), [("retry", True), ("reconcile", False)])
-def test_killed_on_any_line_the_customer_is_charged_exactly_once(provider, meaning, is_idempotent):
+MEANINGS = pytest.mark.parametrize(
+    ("meaning", "is_idempotent"), [("retry", True), ("reconcile", False)], ids=["retry", "reconcile"]
+)
+
+
+@MEANINGS
+@pytest.mark.parametrize("operation", ["pay", "go on", "complete"])
+def test_killed_on_any_line_the_customer_is_charged_exactly_once(provider, operation, meaning, is_idempotent):
     provider.reset(is_idempotent=is_idempotent)
-    for crash in crashes(provider, meaning, "kill", **each_line("all")):
+    moments = each_line("all") if (operation, meaning) == ("pay", "retry") else {}
+    for crash in crashes(provider, f"{operation} {meaning}", "kill", **moments):
         assert crash["signal"] == signal.SIGKILL, crash
         assert_paid_once(crash)
 
 
 def test_killed_on_any_line_the_customer_is_charged_once_or_the_outcome_is_unknown(provider):
     provider.reset(is_idempotent=False)
-    ended = crashes(provider, "unknown", "kill")
+    ended = crashes(provider, "pay unknown", "kill")
     for crash in ended:
         retry = crash["retry"]
         if retry["status"] == 409:
@@ -54,11 +59,48 @@ def test_killed_on_any_line_the_customer_is_charged_once_or_the_outcome_is_unkno
 
 
 @has_sessions
-@pytest.mark.parametrize(("meaning", "is_idempotent"), [("retry", True), ("reconcile", False)])
+@MEANINGS
 def test_with_its_session_ended_on_any_line_the_customer_is_charged_exactly_once(
     provider, meaning, is_idempotent
 ):
     provider.reset(is_idempotent=is_idempotent)
-    for crash in crashes(provider, meaning, "end-session"):
+    for crash in crashes(provider, f"pay {meaning}", "end-session"):
         assert crash["answer"]["status"] in (201, 409, 500, 503), crash
         assert_paid_once(crash)
+
+
+def test_killed_on_any_line_what_may_be_run_again_happens_once():
+    told = json.loads(printed_by("crashes", "lease", "kill", "sent"))
+    for crash in told["crashes"]:
+        before, retry = crash["retry"]["before"], crash["retry"]
+        assert before["orders"] == before["products"] <= 1, crash
+        assert (retry["status"], retry["orders"], retry["products"]) == (201, 1, 1), crash
+
+
+@pytest.mark.parametrize(
+    ("operation", "once"),
+    [("pay retry", {"orders": ["paid"], "charges": 1}), ("lease", {"orders": 1, "products": 1})],
+    ids=["steps", "no steps"],
+)
+def test_halted_for_longer_than_its_lease_an_owner_rolls_back_and_has_the_winners_answer(
+    provider, operation, once
+):
+    told = json.loads(
+        printed_by(
+            "crashes",
+            operation,
+            "halt",
+            "sent",
+            PROVIDER_URL=provider.url,
+            SERVED_IMPATIENT="yes",
+            timeout=120,
+        )
+    )
+    overtaken = [crash for crash in told if crash["retry"]["status"] == 201]
+    for crash in told:
+        assert once.items() <= crash["last"].items(), crash
+        assert crash["late"]["status"] in (201, 409, 503), crash
+    for crash in overtaken:
+        assert crash["late"]["status"] != 201 or crash["late"]["body"] == crash["retry"]["body"], crash
+    # The others were halted within a transaction; on SQLite, of any write.
+    assert len(overtaken) > len(told) / 2

@@ -15,6 +15,11 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def halt():
+    """As a machine that is moved, or out of memory; somebody lets it go on."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 END_SESSION = {
     "postgresql": (
         "SELECT pg_terminate_backend(%s)",

@@ -14,13 +14,13 @@ import json
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import time
 import traceback
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from itertools import groupby
@@ -34,18 +34,18 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.db import connections  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
-from idempotency.database import DatabaseNow  # noqa: E402
 from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
 from idempotency.tokens import tokens  # noqa: E402
 from idempotency.tokens.texts import PresentedToken  # noqa: E402
-from tests.processes import changes, views, wsgi  # noqa: E402, F401  (as the server is set up)
-from tests.processes.accidents import ACCIDENTS, STUCK, ended  # noqa: E402
+from tests.processes import changes, payments, views, wsgi  # noqa: E402, F401  (as the server is set up)
+from tests.processes.accidents import ACCIDENTS, STUCK, ended, halt  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
 from tests.project import paying  # noqa: E402
 from tests.project.models import Order, Product  # noqa: E402
 
 AT_ONCE = 2
+SOON = 1
 RUN = uuid.uuid4()
 
 
@@ -86,30 +86,6 @@ def request_with_token(alias, path, key):
     headers = {"Idempotency-Key": key, "Idempotency-Token": presented(key).text, "X-User": "alice"}
     response = client.post(f"/{alias}/{path}/", {"reference": key}, headers=headers)
     return {"status": response.status_code, "body": response.content.decode()}
-
-
-def pay(meaning, key):
-    client = APIClient(raise_request_exception=False)
-    headers = {"Idempotency-Key": key, "X-User": "alice"}
-    payment = {"reference": key, "cents": 700}
-    response = client.post(f"/pay-{meaning}/", payment, format="json", headers=headers)
-    return {"status": response.status_code, "body": response.content.decode()}
-
-
-def found_paid(key):
-    with paying.provider() as provider:
-        charges = provider.get("/charges", params={"reference": key}).json()["charges"]
-    return {
-        "orders": list(Order.objects.filter(reference=key).values_list("note", flat=True)),
-        "charges": len(charges),
-        "states": list(IdempotencyRecord.objects.with_key(key).values_list("state", flat=True)),
-    }
-
-
-def pass_lease(key):
-    """Nobody waits for those who are known to be gone."""
-    rows = IdempotencyRecord.objects.with_key(key).filter(state=IdempotencyRecord.State.RUNNING)
-    rows.update(expires_at=DatabaseNow() - timedelta(seconds=1))
 
 
 def found(key):
@@ -153,9 +129,15 @@ OPERATIONS |= {
 
 
 OPERATIONS |= {
-    f"pay {meaning}": Operation(partial(pay, meaning), found=found_paid, give_up=pass_lease)
+    f"{name} {meaning}": Operation(partial(run, meaning), prepare, payments.found, payments.give_up)
     for meaning in paying.OPERATIONS
+    for name, run, prepare in (
+        ("pay", payments.pay, None),
+        ("go on", payments.pay, partial(payments.break_off, meaning)),
+        ("complete", payments.complete_and_pay, partial(payments.break_off, meaning)),
+    )
 }
+OPERATIONS["lease"] = Operation(payments.place, None, payments.found_placed, payments.give_up)
 
 
 def suffer(operation, key, line, accident):
@@ -165,17 +147,17 @@ def suffer(operation, key, line, accident):
 
 def is_busy(answer):
     settled = ("duplicate", "outcome-unknown")
-    return answer["status"] == 409 and not any(code in answer["body"] for code in settled)
+    return answer["status"] in (409, 503) and not any(code in answer["body"] for code in settled)
 
 
-def retry(operation_name, key):
+def retry(operation_name, key, patience=STUCK):
     """The same in full, until it is no longer being worked on."""
     operation = OPERATIONS[operation_name]
     before = operation.found(key)
     if operation.give_up:
         operation.give_up(key)
     began = time.monotonic()
-    while is_busy(answer := operation.run(key)) and time.monotonic() < began + STUCK:
+    while is_busy(answer := operation.run(key)) and time.monotonic() < began + patience:
         time.sleep(0.005)
     seconds = time.monotonic() - began
     return {**answer, "before": before, "seconds": seconds, **operation.found(key)}
@@ -221,6 +203,26 @@ def crash(operation_name, accident, numbered):
     return {**moment._asdict(), "key": key, "signal": number, "answer": answer}
 
 
+def outlive(operation_name, numbered):
+    """Halted there, until somebody else has taken over and ended it; then it goes on."""
+    line, moment = numbered
+    operation, key = OPERATIONS[operation_name], named(operation_name, line)
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.close(read)
+        os._exit(report(write, suffer, (operation.run, key, line, halt)))
+    os.close(write)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+    # Halted within a transaction, it has rows that others want, and keeps them waiting.
+    retried = in_child(retry, operation_name, key, SOON)[1]
+    os.kill(pid, signal.SIGCONT)
+    with os.fdopen(read, "rb") as pipe:
+        late = pickle.loads(pipe.read())
+    os.waitpid(pid, 0)
+    last = in_child(retry, operation_name, key)[1]
+    return {**moment._asdict(), "key": key, "retry": retried, "late": late, "last": last}
+
+
 def every_line(moments):
     return list(enumerate(moments))
 
@@ -257,6 +259,10 @@ def main(operation_name, accident, which):
     if operation.prepare:
         in_child(prepare_all, operation_name, chosen)
     fork = multiprocessing.get_context("fork")
+    if accident == "halt":
+        with fork.Pool(AT_ONCE) as sufferers:
+            json.dump(sufferers.map(partial(outlive, operation_name), chosen, chunksize=1), sys.stdout)
+        return
     with fork.Pool(AT_ONCE) as sufferers, fork.Pool(AT_ONCE) as retriers:
         crashes = sufferers.imap_unordered(partial(crash, operation_name, accident), chosen)
         retried = [(each, retriers.apply_async(retry, [operation_name, each["key"]])) for each in crashes]

@@ -12,6 +12,12 @@ DATABASES["default"] |= {
     "CONN_MAX_AGE": None,
     "ATOMIC_REQUESTS": os.environ.get("SERVED_ATOMIC") == "yes",
 }
+if os.environ.get("SERVED_IMPATIENT") == "yes":
+    impatient = {
+        "sqlite": {"timeout": 0.2},
+        "mariadb": {"init_command": "SET SESSION innodb_lock_wait_timeout = 1"},
+    }.get(VENDOR, {"options": "-c lock_timeout=300ms"})
+    DATABASES["default"].setdefault("OPTIONS", {}).update(impatient)
 DATABASES["elsewhere"] |= {"NAME": os.environ["SERVED_ELSEWHERE"]}
 if isolation := os.environ.get("SERVED_ISOLATION"):
     if VENDOR != "mariadb":
