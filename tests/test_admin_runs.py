@@ -63,6 +63,7 @@ def test_arguments_and_steps_are_not_even_read_for_others(viewer):
         ({}, {}, "or the completer&#x27;s next pass"),
         ({}, {"resume_at": timezone.now()}, "or by the completer after"),
         ({}, {"name": ""}, "With its caller&#x27;s next request<"),
+        ({"expires": HOUR}, {}, "By its owner, who is at work"),
         ({"state": State.UNKNOWN}, {}, "When it is known what became of it"),
         ({"state": State.FINISHED}, {}, "It is done. Its caller&#x27;s next request is answered."),
     ],

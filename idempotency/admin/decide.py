@@ -87,7 +87,7 @@ class DecideMixin(Base):
         attach_runs([record])
         form = DecisionForm(record, request.POST if request.method == "POST" else None)
         if request.method == "POST":
-            if undecidable(record) or request.POST.get("seen") != seen_as(record):
+            if request.POST.get("seen") != seen_as(record):
                 self.message_user(request, CHANGED, messages.WARNING)
                 return redirect(request.path)
             if form.is_valid():

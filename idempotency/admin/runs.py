@@ -62,6 +62,8 @@ class RunDisplayMixin:
     def run_next(self, record: Any) -> str:
         if record.state in IdempotencyRecord.DONE:
             return _("It is done. Its caller's next request is answered.")
+        if record.state == IdempotencyRecord.State.RUNNING and record.live:
+            return _("By its owner, who is at work")
         if record.state == IdempotencyRecord.State.UNKNOWN:
             return _("When it is known what became of it: from whoever can be asked, or by a decision")
         if not record.run.name:
