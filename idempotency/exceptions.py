@@ -242,6 +242,13 @@ class AlreadyCompleted(Exception):
         self.record = record
 
 
+class DecisionRefused(Exception):
+    """An operator's decision came too late, or is about nothing that is open. Nothing was written."""
+
+    def __init__(self, why: str | None = None) -> None:
+        super().__init__(why or "It is done, or being worked on, or has changed since it was looked at.")
+
+
 class NotFingerprintable(TypeError):
     """An argument of an idempotent function has no stable digest. Nothing ran."""
 

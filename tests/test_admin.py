@@ -2,7 +2,6 @@ from datetime import timedelta
 
 import pytest
 from django.contrib import admin
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -11,8 +10,9 @@ from django.utils import timezone
 
 from idempotency.admin import filters
 from idempotency.keys import ANONYMOUS, ScopedKey
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.responses import BodyState, StoredResponse
+from idempotency.steps.journal import BEGUN, DONE, Entry, dumped
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 urlpatterns = [path("admin/", admin.site.urls)]
@@ -45,6 +45,18 @@ def keep(
     )
 
 
+JOURNAL = [Entry("reserve", "a1", DONE, {"order": 17}), Entry("charge", "b2", BEGUN)]
+
+
+def abandoned(key="key-1", *, journal=JOURNAL, run=(), **fields):
+    """A record in mode "lease" whose owner is gone, and its run."""
+    record = keep(key, **{"state": State.RUNNING, "expires": -HOUR, "fence": 1, **fields})
+    facts = {"name": "pay", "arguments": '{"cents":700}', "principal_kind": "auth.user", "principal_id": "7"}
+    facts |= {"steps_digest": bytes(16), "retention": HOUR, "journal": dumped(journal), **dict(run)}
+    OperationRun.objects.create(record=record, **facts)
+    return record
+
+
 def signed_in(client, *permissions):
     user = User.objects.create(username="operator", is_staff=True)
     names = ["view_idempotencyrecord", *permissions]
@@ -63,11 +75,6 @@ def reader(client):
     return signed_in(client, "view_stored_response")
 
 
-@pytest.fixture
-def releaser(client):
-    return signed_in(client, "release_idempotencyrecord")
-
-
 def listed(client, **query):
     return {record.key for record in client.get(LIST, query).context["cl"].result_list}
 
@@ -80,11 +87,6 @@ def select(client, *records, **fields):
     return client.post(
         LIST, {"action": "release_records", "_selected_action": [record.pk for record in records], **fields}
     )
-
-
-def confirm(client, *records, reason="It never reached the bank.", seen=None):
-    seen = seen or [f"{record.pk}:{record.state}" for record in records]
-    return select(client, *records, confirmed="yes", seen=seen, reason=reason)
 
 
 def test_nothing_can_be_added_changed_or_deleted_by_a_superuser(admin_client):
@@ -227,99 +229,6 @@ def test_a_long_body_is_cut(reader):
 def test_a_body_that_is_not_stored_is_said_to_be_missing(reader, body_state):
     page = detail(reader, keep(response=StoredResponse(200, {}, None, body_state)))
     assert f"Not stored: {body_state.label}" in page
-
-
-def test_releasing_asks_first_and_warns(releaser):
-    page = select(releaser, keep(state=State.UNKNOWN)).content.decode()
-    assert "WILL run again" in page
-    assert "outcome unknown" in page
-    assert IdempotencyRecord.objects.count() == 1
-
-
-def test_a_released_record_is_gone_and_the_reason_is_logged(releaser):
-    record = keep(state=State.UNKNOWN)
-    confirm(releaser, record)
-    assert not IdempotencyRecord.objects.exists()
-    entry = LogEntry.objects.get()
-    assert entry.change_message == "Released (outcome unknown): It never reached the bank."
-    assert (entry.user.username, entry.object_id, entry.object_repr) == (
-        "operator",
-        str(record.pk),
-        str(record),
-    )
-
-
-def test_releasing_needs_a_reason(releaser):
-    page = confirm(releaser, keep(state=State.UNKNOWN), reason="  ")
-    assert b"This field is required" in page.content
-    assert IdempotencyRecord.objects.exists()
-
-
-def test_releasing_needs_its_permission(viewer):
-    record = keep(state=State.UNKNOWN)
-    assert b"release_records" not in viewer.get(LIST).content
-    confirm(viewer, record)
-    assert IdempotencyRecord.objects.exists()
-
-
-def test_releasing_needs_the_permission_to_see_records(client):
-    record = keep(state=State.UNKNOWN)
-    signed_in(client, "release_idempotencyrecord")
-    User.objects.get().user_permissions.remove(Permission.objects.get(codename="view_idempotencyrecord"))
-    assert confirm(client, record).status_code == 403
-    assert IdempotencyRecord.objects.exists()
-
-
-def test_a_completed_record_is_not_released(releaser):
-    record = keep()
-    assert b"None of the selected operations can be released" in select(releaser, record).content
-    confirm(releaser, record)
-    assert IdempotencyRecord.objects.exists()
-    assert not LogEntry.objects.exists()
-
-
-def test_a_completed_record_is_released_where_the_setting_allows_it(releaser, settings):
-    settings.IDEMPOTENCY_RELEASE_COMPLETED = True
-    confirm(releaser, keep())
-    assert not IdempotencyRecord.objects.exists()
-
-
-def test_a_record_that_was_completed_while_the_operator_looked_is_not_released(releaser, settings):
-    settings.IDEMPOTENCY_RELEASE_COMPLETED = True
-    record = keep(state=State.RUNNING)
-    select(releaser, record)
-    IdempotencyRecord.objects.update(state=State.COMPLETED)
-    page = releaser.get(confirm(releaser, record).url)
-    assert b"changed since you looked" in page.content
-    assert IdempotencyRecord.objects.exists()
-
-
-def test_a_record_that_was_not_on_the_page_is_not_released(releaser):
-    shown, other = keep("shown", state=State.UNKNOWN), keep("other", state=State.UNKNOWN)
-    confirm(releaser, shown, other, seen=[f"{shown.pk}:3", "x:3", "7"])
-    assert IdempotencyRecord.objects.get() == other
-
-
-def test_not_more_than_a_hundred_are_released_at_once(releaser):
-    records = [keep(f"key-{number}", state=State.UNKNOWN) for number in range(101)]
-    confirm(releaser, *records)
-    assert IdempotencyRecord.objects.count() == 101
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_record_that_somebody_holds_is_left(releaser):
-    if not connection.features.has_select_for_update_skip_locked:
-        pytest.skip(f"{connection.display_name} has no SKIP LOCKED")
-    record = keep(state=State.UNKNOWN)
-    other = connection.copy()
-    other.set_autocommit(False)
-    with other.cursor() as cursor:
-        cursor.execute("SELECT id FROM idempotency_record WHERE id = %s FOR UPDATE", (record.pk,))
-    page = releaser.get(confirm(releaser, record).url)
-    other.rollback()
-    other.close()
-    assert b"being worked on" in page.content
-    assert IdempotencyRecord.objects.exists()
 
 
 def test_records_are_read_where_guards_write_them(rf, settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.core.paginator import Paginator
@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from idempotency.database import DatabaseNow
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, RecordQuerySet
 
 MOST_COUNTED = 10_000
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
@@ -45,6 +45,21 @@ class AgeFilter(admin.SimpleListFilter):
         if span := {"hour": HOUR, "day": DAY, "week": WEEK}.get(value or ""):
             return queryset.filter(created_at__gte=DatabaseNow() - span)
         return queryset
+
+
+class DecisionFilter(admin.SimpleListFilter):
+    """What nobody works on and was not done, as far as anybody knows. Served by the index of states."""
+
+    title = _("decision")
+    parameter_name = "decision"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("needed", _("Needs a decision"))]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord]
+    ) -> QuerySet[IdempotencyRecord]:
+        return cast(RecordQuerySet, queryset).unfinished() if self.value() == "needed" else queryset
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in the stubs only

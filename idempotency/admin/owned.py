@@ -8,13 +8,12 @@ from django.contrib.admin import display
 from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from idempotency.admin.readable import moment
 from idempotency.status import StatusMixin
 from idempotency.status.diagram import mermaid
 
@@ -79,11 +78,7 @@ class StatusAdminMixin(OwnedColumnsAdminMixin):
     def status_history(self, obj: StatusMixin) -> SafeString:
         entries = obj.status_log().reverse()[:LATEST] if obj.pk is not None else ()
         cells = [
-            (shown(each.at), each.from_status, each.to_status, each.event_id, each.by) for each in entries
+            (moment(each.at), each.from_status, each.to_status, each.event_id, each.by) for each in entries
         ]
         rows = format_html_join("", "<tr><td>{}</td><td>{} → {}</td><td>{}</td><td>{}</td></tr>", cells)
         return format_html("<table>{}</table>", rows) if cells else format_html("{}", _("None yet."))
-
-
-def shown(at: Any) -> str:
-    return date_format(localtime(at) if is_aware(at) else at, "DATETIME_FORMAT")

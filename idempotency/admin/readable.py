@@ -1,12 +1,15 @@
-"""A stored response as text for a page, always escaped."""
+"""A stored response, and other JSON, as text for a page, always escaped."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.http import parse_header_parameters
 from django.utils.safestring import SafeString
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 
 from idempotency.responses import BodyState, StoredResponse
@@ -61,9 +64,13 @@ def indented(text: str) -> str:
     """JSON on several lines; as it is, where that would change what it says."""
     try:
         parsed = json.loads(text, parse_float=same_float, object_pairs_hook=same_object)
-        return json.dumps(parsed, indent=2, ensure_ascii=False)
+        return as_json(parsed)
     except (ValueError, RecursionError):
         return text
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def same_float(literal: str) -> float:
@@ -84,6 +91,10 @@ def shortened(text: str) -> str:
         return text
     more = _("… and %(count)d more characters") % {"count": len(text) - LONGEST_SHOWN}
     return f"{text[:LONGEST_SHOWN]}\n{more}"
+
+
+def moment(at: datetime) -> str:
+    return date_format(localtime(at) if is_aware(at) else at, "DATETIME_FORMAT")
 
 
 def preformatted(text: str) -> SafeString:

@@ -8,30 +8,36 @@ from django.db import router
 from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.utils.formats import date_format
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from idempotency import conf
-from idempotency.admin.filters import MOST_COUNTED, AgeFilter, BoundedPaginator
-from idempotency.admin.readable import readable_body, readable_headers
-from idempotency.admin.release import ReleaseForm, refusal, release
+from idempotency.admin.decide import DecideMixin, undecidable
+from idempotency.admin.filters import MOST_COUNTED, AgeFilter, BoundedPaginator, DecisionFilter
+from idempotency.admin.readable import moment, readable_body, readable_headers
+from idempotency.admin.release import ReleaseForm, effects_of, refusal, release
+from idempotency.admin.runs import HIDDEN_RUN_FIELDS, RUN_FIELDS, RunDisplayMixin, attach_runs
 from idempotency.database import DatabaseNow
+from idempotency.leases.decisions import run_of, seen_as
 from idempotency.models import IdempotencyRecord, RecordQuerySet
 
 MOST_RELEASED = 100
 RESPONSE_FIELDS = ("status", "response_headers", "response_body")
+HIDDEN = gettext_lazy("To read it you need the permission idempotency.view_stored_response.")
+
+
+def may_read(request: HttpRequest) -> bool:
+    return request.user.has_perm("idempotency.view_stored_response")
 
 
 @admin.register(IdempotencyRecord)
-class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
-    """Read-only but for the release action. No page reads a body that it does not show, nor scans."""
+class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+    """Read-only but for releasing and deciding. No page reads a body that it does not show, nor scans."""
 
-    list_display = ("operation", "listed_key", "state", "is_live", "created_at")
-    list_filter = ("state", AgeFilter)
+    list_display = ("operation", "listed_key", "shown_state", "is_live", "created_at")
+    list_filter = ("state", DecisionFilter, AgeFilter)
     list_per_page = 50
     sortable_by = ()
     ordering = ("-pk",)
@@ -40,10 +46,11 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # gen
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
-    actions = ("release_records",)
+    actions = ("decide_record", "release_records")
     readonly_fields = (
-        *("shown_key", "key_hex", "scope_hex", "principal_hex", "is_live", "database_time"),
-        *("response_headers", "response_body", "response_hidden"),
+        *("shown_key", "key_hex", "scope_hex", "principal_hex", "shown_state", "is_live", "database_time"),
+        *("response_headers", "response_body", "response_hidden", "run_hidden"),
+        *(*RUN_FIELDS, *HIDDEN_RUN_FIELDS),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyRecord]:
@@ -60,18 +67,29 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # gen
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         # Any other, such as ?body__startswith=, would answer questions about what is hidden.
-        return lookup in ("state__exact", AgeFilter.parameter_name)
+        return lookup in ("state__exact", AgeFilter.parameter_name, DecisionFilter.parameter_name)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        record = super().get_object(request, object_id, from_field)
+        if record is not None:
+            attach_runs([record], hide=not may_read(request))
+        return record
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        record = kwargs["obj"]
+        context["may_decide"] = self.has_decide_permission(request) and not undecidable(record)
+        return super().render_change_form(request, context, *args, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: IdempotencyRecord | None = None) -> Any:
         identity = ("operation", "shown_key", "key_hex", "scope_hex", "principal_hex")
-        life = ("state", "is_live", "created_at", "expires_at", "database_time")
-        may_read = request.user.has_perm("idempotency.view_stored_response")
-        response = RESPONSE_FIELDS if may_read else ("response_hidden",)
-        return [
-            (None, {"fields": identity}),
-            (_("Life"), {"fields": life}),
-            (_("Stored response"), {"fields": response}),
-        ]
+        life = ("shown_state", "is_live", "created_at", "expires_at", "database_time")
+        may_see = may_read(request)
+        fieldsets: list[Any] = [(None, {"fields": identity}), (_("Life"), {"fields": life})]
+        if obj and run_of(obj):
+            hidden = HIDDEN_RUN_FIELDS if may_see else ("run_hidden",)
+            fieldsets.append((_("What it has done so far"), {"fields": (*RUN_FIELDS, *hidden)}))
+        response = RESPONSE_FIELDS if may_see else ("response_hidden",)
+        return [*fieldsets, (_("Stored response"), {"fields": response})]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -105,14 +123,18 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # gen
     def principal_hex(self, record: IdempotencyRecord) -> str:
         return bytes(record.principal).hex()
 
+    @admin.display(description=gettext_lazy("state"))
+    def shown_state(self, record: Any) -> str:
+        is_abandoned = record.state == IdempotencyRecord.State.RUNNING and not record.live
+        return _("abandoned") if is_abandoned else record.get_state_display()
+
     @admin.display(description=gettext_lazy("live"), boolean=True)
     def is_live(self, record: Any) -> bool:
         return bool(record.live)
 
     @admin.display(description=gettext_lazy("database's time now"))
     def database_time(self, record: Any) -> str:
-        now = localtime(record.now) if is_aware(record.now) else record.now
-        return date_format(now, "DATETIME_FORMAT")
+        return moment(record.now)
 
     @admin.display(description=gettext_lazy("headers"))
     def response_headers(self, record: IdempotencyRecord) -> SafeString:
@@ -124,7 +146,11 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # gen
 
     @admin.display(description=gettext_lazy("response"))
     def response_hidden(self, record: IdempotencyRecord) -> str:
-        return _("To read it you need the permission idempotency.view_stored_response.")
+        return str(HIDDEN)
+
+    @admin.display(description=gettext_lazy("arguments and steps"))
+    def run_hidden(self, record: IdempotencyRecord) -> str:
+        return str(HIDDEN)
 
     @admin.action(
         permissions=["release"],
@@ -145,21 +171,27 @@ class IdempotencyRecordAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # gen
         return self._ask(request, records, form)
 
     def _ask(self, request: HttpRequest, records: list[IdempotencyRecord], form: ReleaseForm) -> HttpResponse:
+        attach_runs(records)
+        rows = [
+            (record, self.listed_key(record), self.shown_state(record), effects_of(record), refusal(record))
+            for record in records
+        ]
         context = {
             **self.admin_site.each_context(request),
             "title": _("Release operations"),
             "opts": self.opts,
             "media": self.media,
             "form": form,
-            "records": [(record, self.listed_key(record), refusal(record.state)) for record in records],
-            "possible": [record for record in records if not refusal(record.state)],
+            "records": rows,
+            "possible": [(record, seen_as(record)) for record in records if not refusal(record)],
+            "have_effects": any(effects for *__, effects, refused in rows if not refused),
             "checkbox": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "admin/idempotency/idempotencyrecord/release.html", context)
 
     def _release(self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord], reason: str) -> None:
         shown = [text.partition(":") for text in request.POST.getlist("seen")]
-        seen = {int(pk): int(state) for pk, __, state in shown if pk.isdecimal() and state.isdecimal()}
+        seen = {int(pk): look for pk, __, look in shown if pk.isdecimal()}
         outcome = release(queryset, seen, user_id=cast(int, request.user.pk), reason=reason)
         if count := len(outcome.released):
             text = ngettext("%d operation may run again.", "%d operations may run again.", count) % count

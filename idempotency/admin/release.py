@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from django import forms
 from django.contrib.admin.models import DELETION, LogEntry
@@ -14,7 +15,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from idempotency import conf
+from idempotency.admin.runs import attach_runs, entries_of
+from idempotency.leases.decisions import seen_as
 from idempotency.models import IdempotencyRecord
+from idempotency.steps.journal import BEGUN, DONE
 
 State = IdempotencyRecord.State
 Records = QuerySet[IdempotencyRecord]
@@ -36,29 +40,34 @@ class Outcome:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def refusal(state: int) -> str | None:
-    """Why a record in this state may not be released."""
-    if state == State.COMPLETED and not conf.release_completed():
-        return _("It is completed; IDEMPOTENCY_RELEASE_COMPLETED does not allow to release it.")
+def refusal(record: Any) -> str | None:
+    """Why a record, with ``live`` by its database's clock, may not be released."""
+    if record.state in IdempotencyRecord.DONE and not conf.release_completed():
+        return _("It was done; IDEMPOTENCY_RELEASE_COMPLETED does not allow to release it.")
+    if record.state == State.RUNNING and record.live:
+        return _("It is being worked on: wait until it ends, or its time is over.")
     return None
 
 
-def release(records: Records, seen: Mapping[int, int], *, user_id: int, reason: str) -> Outcome:
-    """Delete those of the records that still are in the states in which they were seen.
+def release(records: Records, seen: Mapping[int, str], *, user_id: int, reason: str) -> Outcome:
+    """Delete those of the records that still are what they were ``seen_as()``, together with their runs.
 
     The log entry commits first where it lives in another database: better an entry too many than an
     operation that ran twice and nobody knows why.
     """
     outcome = Outcome()
     with transaction.atomic(using=records.db), transaction.atomic(using=router.db_for_write(LogEntry)):
-        free = {record.pk: record for record in locked(records.filter(pk__in=seen))}
-        for pk, state in seen.items():
+        rows = list(locked(records.filter(pk__in=seen)))
+        # Read once their records are held: nobody else writes them any more.
+        attach_runs(rows)
+        free = {record.pk: record for record in rows}
+        for pk, look in seen.items():
             record = free.get(pk)
             if record is None:
                 outcome.refused[str(pk)] = _("It is gone, or being worked on.")
-            elif record.state != state:
+            elif seen_as(record) != look:
                 outcome.refused[str(record)] = _("Its state has changed since you looked.")
-            elif why := refusal(record.state):
+            elif why := refusal(record):
                 outcome.refused[str(record)] = why
             else:
                 outcome.released.append(str(record))
@@ -75,4 +84,11 @@ def forget(record: IdempotencyRecord, user_id: int, reason: str) -> None:
     message = f"Released ({record.get_state_display()}): {reason}"
     LogEntry.objects.log_actions(user_id, [record], DELETION, message, single_object=True)
     logger.warning("released %s by user %s", record, user_id)
+    # Its run goes with it: the relation cascades.
     record.delete()
+
+
+def effects_of(record: IdempotencyRecord) -> list[str]:
+    """The steps whose effects stay, and would come about again; of a call that broke off, perhaps."""
+    names = {DONE: "%s", BEGUN: _("perhaps %s")}
+    return [names[entry.state] % entry.step for entry in entries_of(record) if entry.state in names]

@@ -79,4 +79,16 @@ class Migration(migrations.Migration):
                 ]
             ),
         ),
+        migrations.AlterModelOptions(
+            name="idempotencyrecord",
+            options={
+                "permissions": [
+                    ("view_stored_response", "Can read stored responses"),
+                    ("release_idempotencyrecord", "Can release an operation so that it may run again"),
+                    ("decide_idempotencyrecord", "Can decide what became of an operation"),
+                ],
+                "verbose_name": "idempotency record",
+                "verbose_name_plural": "idempotency records",
+            },
+        ),
     ]

@@ -99,6 +99,7 @@ class IdempotencyRecord(models.Model):
         permissions = [
             ("view_stored_response", _("Can read stored responses")),
             ("release_idempotencyrecord", _("Can release an operation so that it may run again")),
+            ("decide_idempotencyrecord", _("Can decide what became of an operation")),
         ]
 
     def __str__(self) -> str:
