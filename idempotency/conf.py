@@ -38,6 +38,11 @@ def lease() -> timedelta:
     return duration("IDEMPOTENCY_LEASE", timedelta(seconds=30))
 
 
+def renew_for() -> timedelta:
+    """IDEMPOTENCY_RENEW_FOR: for how long a lease is renewed at most; what hangs for longer loses it."""
+    return duration("IDEMPOTENCY_RENEW_FOR", timedelta(hours=1))
+
+
 def reconcile_after() -> timedelta:
     """IDEMPOTENCY_RECONCILE_AFTER: when to ask again for the outcome of a call that was not known."""
     return duration("IDEMPOTENCY_RECONCILE_AFTER", timedelta(seconds=10))

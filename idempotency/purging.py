@@ -19,6 +19,7 @@ from idempotency.models import (
     IdempotencyToken,
     LockFence,
     LockLease,
+    OperationRun,
     RecordQuerySet,
     UniqueId,
 )
@@ -31,9 +32,9 @@ WINDOW = 10_000
 LAG = timedelta(seconds=1)
 
 Change = Literal["deleted", "dropped", "tokens", "ids", "leases", "fences"]
-# Their rows may be taken up again by a newcomer, in place: whether they are due is asked once they are held.
-TAKEN_UP_AGAIN: set[Change] = {"ids", "leases", "fences"}
-COMPLETED = IdempotencyRecord.State.COMPLETED
+# Nothing but deletion can happen to them. All others may be taken up again by a newcomer, in place: whether
+# they are due is asked once they are held.
+NEVER_TAKEN_UP: set[Change] = {"tokens"}
 
 # Given `WHERE id IN (…)`, InnoDB may scan a table of no great length: it then waits for rows that
 # others hold and, under REPEATABLE READ, locks the gaps too, so that nobody can insert. A join that
@@ -107,7 +108,7 @@ class Purge:
                 return False
             window = rows.filter(pk__gte=low, pk__lt=low + WINDOW)
             states = dict(window.values_list("pk", "state"))
-            pks = [pk for pk, state in states.items() if state == COMPLETED]
+            pks = [pk for pk, state in states.items() if state in IdempotencyRecord.DONE]
             self.counts["unfinished"] += len(states) - len(pks)
             self._begun = True
             if dry_run:
@@ -115,7 +116,7 @@ class Purge:
                 continue
             for start in range(0, len(pks), self.batch_size):
                 batch = pks[start : start + self.batch_size]
-                self._process(self.records, batch, "deleted")
+                self._process(self.records.filter(state__in=IdempotencyRecord.DONE), batch, "deleted")
         return True
 
     def _windows(self) -> Iterator[int]:
@@ -124,7 +125,7 @@ class Purge:
             yield from range(ends["first"], ends["last"] + 1, WINDOW)
 
     def _sweep(self, rows: QuerySet[Any], column: str, change: Change) -> bool:
-        due = rows if change in TAKEN_UP_AGAIN else rows.model._default_manager.using(self.using)
+        due = rows.model._default_manager.using(self.using) if change in NEVER_TAKEN_UP else rows
         reached: datetime | None = None
         skipped: dict[int, datetime] = {}
         while batch := self._next_batch(rows, column, reached, skipped):
@@ -147,15 +148,13 @@ class Purge:
         return dict(rows.values_list("pk", column)[: self.batch_size])
 
     def _process(self, due: QuerySet[Any], pks: list[int], change: Change) -> set[int]:
-        """Change those of the rows that are due and that nobody else holds; say which.
-
-        Records and tokens are named by primary key alone: nothing but deletion can happen to a completed
-        record, or to a token that nobody need remember.
-        """
+        """Change those of the rows that are due and that nobody else holds; say which."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with transaction.atomic(using=self.using):
                     held, changed = self._hold_and_write(due, pks, change)
+                    if change == "deleted":
+                        self._delete_runs(pks)
                 break
             except DatabaseError as error:
                 if attempt == ATTEMPTS or not is_conflict(error):
@@ -178,6 +177,13 @@ class Purge:
         held = set(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
         return held, self._write(due, held, change)
 
+    def _delete_runs(self, pks: Collection[int]) -> None:
+        """Of records that are gone; few have any. By primary key, as InnoDB would lock others on its way."""
+        runs = OperationRun.objects.using(self.using)
+        with_run = set(runs.filter(pk__in=pks).values_list("pk", flat=True))
+        for pk in with_run - set(self.records.filter(pk__in=with_run).values_list("pk", flat=True)):
+            runs.filter(pk=pk).delete()
+
     def _write(self, due: QuerySet[Any], pks: Collection[int], change: Change) -> int:
         if change == "dropped":
             return self.records.filter(pk__in=pks).drop_bodies()
@@ -191,7 +197,7 @@ class Purge:
         with connections[self.using].cursor() as cursor:
             cursor.execute(MYSQL_HOLD.format(table=table), [json.dumps(pks)])
             held = {pk for (pk,) in cursor.fetchall()}
-            if change in TAKEN_UP_AGAIN:
+            if change not in NEVER_TAKEN_UP:
                 held = set(due.filter(pk__in=held).values_list("pk", flat=True))
             cursor.execute(write.format(table=table), [json.dumps(list(held))])
             return held, int(cursor.rowcount)

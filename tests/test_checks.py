@@ -19,6 +19,7 @@ from idempotency.checks.urlconf import guarded_views
 from idempotency.decorators import idempotent_view
 from idempotency.mixins import IdempotencyKeyMixin
 from idempotency.models import IdempotencyRecord
+from idempotency.steps import database_step, operation
 from tests.conftest import urlconf
 from tests.project.models import Order
 from tests.settings import VENDOR
@@ -297,3 +298,37 @@ def test_a_table_without_transactions_is_told_when_the_database_is_asked(found, 
 def test_a_database_without_the_tables_yet_is_no_complaint(found, monkeypatch):
     monkeypatch.setattr(Order._meta, "db_table", "not_there_yet")
     assert found(viewset(), databases=["default"]) == set()
+
+
+@operation("test-checks", steps=[database_step()(lambda: None)])
+def operate(): ...
+
+
+@pytest.mark.parametrize(
+    ("attributes", "ids"),
+    [
+        ({"idempotency_mode": "lease"}, set()),
+        ({"idempotency_mode": "lease", "idempotency_rerun": True}, set()),
+        ({"idempotency_mode": "lease", "idempotency_steps": operate}, set()),
+        ({"idempotency_mode": "lease", "idempotency_lease": timedelta(seconds=1)}, set()),
+        ({"idempotency_mode": "lease", "idempotency_lease": timedelta(0)}, {"E007"}),
+        ({"idempotency_mode": "lease", "idempotency_steps": print}, {"E007"}),
+        ({"idempotency_mode": "lease", "idempotency_steps": operate, "idempotency_rerun": True}, {"E007"}),
+        ({"idempotency_steps": operate}, {"E007"}),
+        ({"idempotency_rerun": True}, {"E007"}),
+        ({"idempotency_lease": timedelta(seconds=9)}, {"E007"}),
+    ],
+)
+def test_what_belongs_to_a_mode(found, attributes, ids):
+    assert found(viewset(**attributes)) == ids
+
+
+def test_a_lease_within_a_transaction_of_the_request_is_an_error(found, monkeypatch):
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+
+    @method_decorator(transaction.non_atomic_requests, name="dispatch")
+    class Free(OrderViewSet):
+        idempotency_mode = "lease"
+
+    assert found(viewset(idempotency_mode="lease", idempotency_wait=timedelta(seconds=1))) == {"E025"}
+    assert found(Free.as_view({"post": "create"})) == set()

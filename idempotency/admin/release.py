@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from idempotency import conf
 from idempotency.admin.runs import attach_runs, entries_of
 from idempotency.leases.decisions import seen_as
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.steps.journal import BEGUN, DONE
 
 State = IdempotencyRecord.State
@@ -84,8 +84,9 @@ def forget(record: IdempotencyRecord, user_id: int, reason: str) -> None:
     message = f"Released ({record.get_state_display()}): {reason}"
     LogEntry.objects.log_actions(user_id, [record], DELETION, message, single_object=True)
     logger.warning("released %s by user %s", record, user_id)
-    # Its run goes with it: the relation cascades.
+    pk, using = record.pk, record._state.db
     record.delete()
+    OperationRun.objects.using(using).filter(pk=pk).delete()
 
 
 def effects_of(record: IdempotencyRecord) -> list[str]:

@@ -17,9 +17,9 @@ from django.db import connections
 
 from idempotency import conf
 from idempotency.checks.urlconf import GuardedView
+from idempotency.modes import mode_fault
 from idempotency.policies import SAFE_METHODS
 
-MODES = ("atomic",)
 METHODS = {*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE"}
 # Longer ones overflow the databases' times and intervals.
 LONGEST_RETENTION = timedelta(days=36_500)
@@ -90,14 +90,31 @@ def check_wait(value: Any, view: GuardedView | None = None) -> Iterator[CheckMes
 
 
 def check_mode(view: GuardedView) -> Iterator[CheckMessage]:
-    mode = view.option("idempotency_mode")
-    if mode not in MODES:
+    mode, *others = [view.option(f"idempotency_{option}") for option in ("mode", "lease", "rerun", "steps")]
+    if fault := mode_fault(mode, *others):
         yield Error(
-            f"idempotency_mode is {mode!r}, which is unknown.",
-            hint=f"Use {' or '.join(map(repr, MODES))}.",
+            f"idempotency_mode and the options beside it do not go together: {fault}",
+            hint="docs/outside-calls.md has what belongs to which mode.",
             obj=view,
             id="idempotency.E007",
         )
+    elif mode == "lease" and is_in_transaction(view):
+        yield Error(
+            "Mode 'lease' commits its claim first, and ATOMIC_REQUESTS holds a transaction of "
+            f"{view.using!r} open around the view: each request would raise RuntimeError.",
+            hint="Put @transaction.non_atomic_requests on the view; on a class-based one "
+            '@method_decorator(transaction.non_atomic_requests, name="dispatch").',
+            obj=view,
+            id="idempotency.E025",
+        )
+
+
+def is_in_transaction(view: GuardedView) -> bool:
+    """Whether ATOMIC_REQUESTS opens one around it, in the database of its records."""
+    using = view.using
+    if using is None or using not in connections or using in view.non_atomic_requests:
+        return False
+    return bool(connections[using].settings_dict["ATOMIC_REQUESTS"])
 
 
 def check_methods(view: GuardedView) -> Iterator[CheckMessage]:
@@ -143,14 +160,11 @@ def check_durable(view: GuardedView) -> Iterator[CheckMessage]:
 
 
 def check_waiting_in_transaction(view: GuardedView) -> Iterator[CheckMessage]:
-    using = view.using
     wait = view.option("idempotency_wait")
     wait = getattr(settings, "IDEMPOTENCY_WAIT", timedelta(0)) if wait is None else wait
-    if not wait or using is None or using not in connections or using in view.non_atomic_requests:
-        return
-    if connections[using].settings_dict["ATOMIC_REQUESTS"]:
+    if wait and view.option("idempotency_mode") == "atomic" and is_in_transaction(view):
         yield Warning(
-            f"A duplicate does not wait here: ATOMIC_REQUESTS holds a transaction of {using!r} open, in "
+            f"A duplicate does not wait here: ATOMIC_REQUESTS holds a transaction of {view.using!r} open, in "
             "which nobody may wait.",
             hint="Put @transaction.non_atomic_requests on the view (the guard brings a transaction of "
             "its own), or let it wait for timedelta(0).",

@@ -107,8 +107,8 @@ class LeaseGuard(RecordGuard):
             failure = raised
             raise
         finally:
-            if not self._transaction.committed and self._give_back(failure):
-                raise OutcomeUnknown(guard=self) from failure
+            if not self._transaction.committed and (instead := self._give_back(failure)):
+                raise instead from failure
 
     # Entering
 
@@ -204,24 +204,29 @@ class LeaseGuard(RecordGuard):
             no_longer_renew(lease)
         super()._leave()
 
-    def _give_back(self, failure: BaseException | None) -> bool:
-        """End the lease before its time. Whether the caller is to hear that the outcome is not known."""
+    def _give_back(self, failure: BaseException | None) -> IdempotencyError | None:
+        """End the lease before its time. What the caller is to hear instead of the failure, if anything."""
         lease = self._store.lease
         if lease is None or lease.is_settled or isinstance(failure, LeaseLost):
-            return False
+            return None
         try:
             with asked(self.using):
                 return self._end(lease, failure)
         except (StoreUnavailable, OperationInProgress, Error) as error:
             logger.warning("not given back, and free when its time is over: %s (%s)", lease, error)
-        return False
+        return None
 
-    def _end(self, lease: Lease, failure: BaseException | None) -> bool:
+    def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
+        is_refusal = isinstance(failure, IdempotencyError)
         if self.run and self.run.has_points:
             self.run.end(failure)
+            if self.run.cause is not None and failure is self.run.cause:
+                # No defect of the program's: whoever retries is answered.
+                logger.error("broke in %s: %s", self.run.broken, lease, exc_info=failure)
+                return BrokenCall(self.run.broken)
         elif self.run or self.terms.rerun or (self._is_known and failure is None):
             lease.forget()
-        else:
-            # What is told to retry would then be told this.
-            return lease.lose_sight() and isinstance(failure, IdempotencyError)
-        return False
+        elif lease.lose_sight() and is_refusal:
+            # Whoever is told to retry would then be told this.
+            return OutcomeUnknown(guard=self)
+        return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from idempotency import conf
+from idempotency.clock import now
 from idempotency.database import LATER
 from idempotency.exceptions import StoreUnavailable
 from idempotency.models import IdempotencyRecord, OperationRun
@@ -15,6 +18,7 @@ from idempotency.records.base import MICROSECOND, TABLE
 from idempotency.responses import StoredResponse
 from idempotency.transactions import asked
 
+logger = logging.getLogger("idempotency")
 State = IdempotencyRecord.State
 NO_TIME = timedelta(0)
 SOON = 1.0
@@ -27,6 +31,7 @@ class Lease:
     def __init__(self, using: str, pk: int, fence: int, length: timedelta, name: str) -> None:
         self.using, self.pk, self.fence, self.length, self.name = using, pk, fence, length, name
         self.ttl = length.total_seconds()
+        self._renew_until = now() + conf.renew_for().total_seconds()
         self.is_open = True
         self.is_lost = False
         """Whether it is known to be another's."""
@@ -46,6 +51,9 @@ class Lease:
 
     def keep(self) -> float | None:
         """For the thread that renews it, which has a connection of its own."""
+        if now() >= self._renew_until:
+            logger.warning("is at it for longer than IDEMPOTENCY_RENEW_FOR, and not renewed: %s", self)
+            return None
         try:
             with asked(self.using):
                 kept = self.extend()

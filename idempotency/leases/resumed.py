@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from idempotency.exceptions import BrokenCall, LeaseLost, OperationInProgress
+from idempotency.exceptions import BrokenCall, IdempotencyError, LeaseLost, OperationInProgress
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
 from idempotency.leases.guard import LeaseGuard
@@ -57,11 +57,11 @@ class ResumedGuard(LeaseGuard):
             raise LeaseLost
         self._transaction.commit()
 
-    def _end(self, lease: Lease, failure: BaseException | None) -> bool:
+    def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         assert self.run
         doublings = min(self._attempts, MOST_DOUBLINGS)
         self.run.end(failure, min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE))
-        return False
+        return None
 
 
 def stored_key(record: IdempotencyRecord) -> ScopedKey:

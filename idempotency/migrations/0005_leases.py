@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
                     "record",
                     models.OneToOneField(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         primary_key=True,
                         related_name="run",
                         serialize=False,

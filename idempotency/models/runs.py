@@ -15,9 +15,9 @@ class OperationRun(models.Model):
     It is written by whoever has the record's fence, and deleted when the record is completed.
     """
 
-    # Without a constraint in the database: stores and purges write both tables, in this order.
+    # Whoever deletes the record deletes this after it. Django would read all records to look for theirs.
     record = models.OneToOneField(
-        IdempotencyRecord, models.CASCADE, primary_key=True, db_constraint=False, related_name="run"
+        IdempotencyRecord, models.DO_NOTHING, primary_key=True, db_constraint=False, related_name="run"
     )
     name = models.CharField(
         _("registered as"),

@@ -61,6 +61,8 @@ class Run:
         self.current: Step[..., Any] | None = None
         self.broken: str | None = None
         """The call whose outcome this run does not know."""
+        self.cause: Exception | None = None
+        """What the call itself has raised."""
         self._arguments = row.arguments
         self._next = 0
         # A commit may have failed without an answer.
@@ -148,6 +150,7 @@ class Run:
             raise
         except BaseException as error:
             self.broken = step.name
+            self.cause = error if isinstance(error, Exception) else None
             if step.meaning == "unknown":
                 raise self._lost_sight() from error
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idempotency.models import IdempotencyRecord, OperationRun
-from tests.conftest import State, let_lease_pass
+from tests.conftest import State, let_lease_pass, problem
 from tests.processes.provider import Fault
 from tests.project.models import Order
 
@@ -43,7 +43,9 @@ def test_a_call_that_breaks_is_made_good_by_the_retry(alice, provider, meaning, 
         pytest.skip("needs an idempotent provider, which is what it declares")
     provider.reset(is_idempotent=is_idempotent)
     provider.befall(fault)
-    assert pay(alice, meaning).status_code == 500
+    broken = pay(alice, meaning)
+    assert problem(broken, 409, "conflict")
+    assert broken["Retry-After"] == "1"
     answer = pay(alice, meaning)
     assert answer.status_code == 201
     assert (len(provider.charges), paid()) == (1, [("a", "paid")])
@@ -69,7 +71,7 @@ def test_where_nobody_can_be_asked_the_outcome_is_unknown_and_stays_so(alice, pr
 def test_while_the_provider_cannot_say_the_outcome_is_unknown_until_it_can(alice, provider):
     provider.reset(is_idempotent=False)
     provider.befall(Fault.DROPPED, Fault.UNAVAILABLE)
-    assert pay(alice, "reconcile").status_code == 500
+    assert problem(pay(alice, "reconcile"), 409, "conflict")
     assert pay(alice, "reconcile").json()["code"] == "outcome-unknown"
     # It is not asked again at once.
     assert pay(alice, "reconcile").json()["code"] == "outcome-unknown"

@@ -128,7 +128,7 @@ def test_it_reads_and_runs_like_the_unguarded_one_and_is_done_once():
 def test_a_retry_goes_on_from_the_last_point_with_the_results_so_far(broken):
     run = run_once(write, call, finish)
     PLAN[broken] = LookupError()
-    with pytest.raises(LookupError):
+    with pytest.raises(BrokenCall if broken == "call" else LookupError):
         run("a")
     answer = run("a")
     assert orders() == ["", "finished"]
@@ -215,17 +215,28 @@ def test_nobody_knows_what_became_of_a_blind_call():
 def test_the_other_side_is_asked_before_it_is_called_again(found, calls, answer):
     run = run_once(write, call_and_ask, finish)
     PLAN.update(call_and_ask=ConnectionError(), find_out=found)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(BrokenCall):
         run("a")
     assert run("a")[1] == answer
     assert len(CALLS) == calls
     assert len(set(CALLS)) == 1
 
 
+def test_a_call_that_breaks_is_no_defect_of_the_program_and_logged_whole(caplog):
+    run = run_once(call)
+    PLAN["call"] = ConnectionError("cut")
+    with pytest.raises(BrokenCall, match="'call'") as refusal:
+        run("a")
+    assert isinstance(refusal.value.__cause__, ConnectionError)
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert told.exc_info[1] is refusal.value.__cause__
+    assert OperationRun.objects.get().last_error == "ConnectionError: cut"
+
+
 def test_an_answer_that_is_none_is_a_mistake_and_nothing_is_called():
     run = run_once(call_and_ask)
     PLAN.update(call_and_ask=ConnectionError(), find_out=None)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(BrokenCall):
         run("a")
     with pytest.raises(TypeError, match="Done"):
         run("a")
@@ -235,7 +246,7 @@ def test_an_answer_that_is_none_is_a_mistake_and_nothing_is_called():
 def test_as_long_as_the_other_side_does_not_know_nothing_is_done():
     run = run_once(call_and_ask)
     PLAN["call_and_ask"] = ConnectionError()
-    with pytest.raises(ConnectionError):
+    with pytest.raises(BrokenCall):
         run("a")
     PLAN["find_out"] = STILL_UNKNOWN
     for _ in range(2):  # the second time, nobody is asked
@@ -344,7 +355,7 @@ def test_an_operation_knows_on_whose_behalf_it_runs():
 
 def break_off(run, reference="a"):
     PLAN["call"] = LookupError()
-    with pytest.raises(LookupError):
+    with pytest.raises(BrokenCall):
         run(reference)
 
 
