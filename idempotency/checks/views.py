@@ -17,9 +17,9 @@ from django.db import connections
 
 from idempotency import conf
 from idempotency.checks.urlconf import GuardedView
+from idempotency.modes import MODES
 from idempotency.policies import SAFE_METHODS
 
-MODES = ("atomic",)
 METHODS = {*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE"}
 # Longer ones overflow the databases' times and intervals.
 LONGEST_RETENTION = timedelta(days=36_500)
