@@ -27,12 +27,13 @@ class Provider:
         )
         assert self.process.stdout
         self.url = self.process.stdout.readline().strip()
+        self.client = httpx.Client(base_url=self.url, transport=httpx.HTTPTransport(verify=False))
         if not self.url:
             self.close()
             raise DemoFailure("The payment provider did not start.")
-        self.client = httpx.Client(base_url=self.url, transport=httpx.HTTPTransport(verify=False))
 
     def close(self) -> None:
+        self.client.close()
         self.process.kill()
         self.process.communicate()
 
