@@ -19,6 +19,7 @@ import os
 import threading
 import uuid
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -132,7 +133,8 @@ def main() -> None:
     if options.until_eof:
         threading.Thread(target=end_with_standard_input, daemon=True).start()
     print(f"http://{HOST}:{server.server_address[1]}", flush=True)
-    server.serve_forever()
+    with suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 def end_with_standard_input() -> None:

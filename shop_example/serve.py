@@ -1,6 +1,6 @@
 """``python -m shop_example.serve [port]``: the shop and its admin, to click through.
 
-With a payment provider of its own, unless SHOP_PROVIDER_URL names another.
+With a payment provider of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import os
 import socket
 import uuid
-from contextlib import ExitStack
+from contextlib import closing
 
 from shop_example.demo.provider import Provider
 
@@ -47,11 +47,8 @@ def main() -> None:
     # Django's own server hands out the admin's styles only in debug mode.
     os.environ["SHOP_DEBUG"] = "1"
 
-    with ExitStack() as closing:
-        if not os.environ.get("SHOP_PROVIDER_URL"):
-            provider = Provider()
-            closing.callback(provider.close)
-            os.environ["SHOP_PROVIDER_URL"] = provider.url
+    with closing(Provider()) as provider:
+        os.environ["SHOP_PROVIDER_URL"] = provider.url
         serve(port)
 
 
