@@ -3,93 +3,22 @@ is killed. What was charged, and what is paid, has to agree in the end."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import httpx
 import pytest
 
-from idempotency.client import IdempotencyTransport, Retries
 from shop_example.demo.provider import Provider
-from shop_example.demo.server import wait_for
-from tests.processes import ROOT
+from tests.processes.card_shop import LEASE_SECONDS, CardShop
 from tests.processes.gates import STUCK
-from tests.processes.shops import Shop, database, opened
+from tests.processes.shops import database, opened
 
 pytestmark = pytest.mark.crash
-LEASE_SECONDS = 1
-PATIENT = Retries(attempts=500, pause=0.1, longest_pause=0.1, give_up_after=STUCK)
-HELD = "work-slowly=30"
-"""When the provider has charged the card, and the order is being marked paid."""
 MORE_THAN_IT_TRIES = 3
 DECLINED = 401
 """So many tea pots cost more than a card is good for."""
-
-
-class CardShop(Shop):
-    provider: Provider
-
-    def pay_by_card(self, order, key="", **options):
-        return self.ask("card-payments", {"order": order["id"]}, key, **options)
-
-    def refund(self, payment, key="", **options):
-        return self.ask("card-refunds", {"payment": payment["id"]}, key, **options)
-
-    def ask(self, resource, payload, key="", until_answered=False, **options):
-        if until_answered:
-            options["transport"] = IdempotencyTransport(retries=PATIENT)
-        answer = self.request("alice", f"/api/{resource}/", payload, key, **options)
-        return answer.status, json.loads(answer.body)
-
-    def paid_by_card(self, **options):
-        """An order and its payment."""
-        order = self.order(**options)
-        status, payment = self.pay_by_card(order)
-        assert status == 201
-        return order, payment
-
-    def charged(self, order):
-        return self.provider.charged(order["reference"])
-
-    def paid(self, order):
-        """In cents, by card."""
-        payments = self.send("alice", "/api/card-payments/", "GET")[1]["results"]
-        mine = [payment for payment in payments if payment["order"] == order["id"]]
-        return sum(payment["amount_cents"] for payment in mine if payment["status"] == "paid")
-
-    @contextmanager
-    def killed_midway(self, order, key):
-        """Let somebody pay under the key, and kill the server when the card was charged."""
-        self.server.marker.unlink(missing_ok=True)
-        with ThreadPoolExecutor(1) as pool:
-            paying = pool.submit(self.pay_by_card, order, key, fault=HELD)
-            wait_for(self.server.marker.exists, "the card to be charged", STUCK)
-            self.server.kill()
-            with pytest.raises(httpx.TransportError):
-                paying.result(STUCK)
-        try:
-            yield
-        finally:
-            self.server.start()
-
-    def complete(self):
-        """What the completer says, when the time is over of those who were killed."""
-        time.sleep(LEASE_SECONDS)
-        done = subprocess.run(
-            [sys.executable, "manage.py", "complete_idempotency"],
-            cwd=ROOT,
-            env=self.server.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +117,15 @@ def test_the_providers_lost_answers_charge_and_refund_nobody_twice(shop, times):
     assert shop.charged(order) == 0
 
 
-def test_without_steps_a_lost_answer_charges_twice(shop):
+def test_without_steps_a_lost_answer_moves_the_money_twice(shop):
     order = shop.order()
     shop.provider.lose_answers(order["reference"])
-    answer = shop.ask("unguarded/card-payments", {"order": order["id"]}, until_answered=True)
-    assert (answer[0], shop.charged(order), shop.paid(order)) == (201, 15_000, 7_500)
+    status, _ = shop.ask("unguarded/card-payments", {"order": order["id"]}, until_answered=True)
+    assert (status, shop.charged(order), shop.paid(order)) == (201, 15_000, 7_500)
+    order, payment = shop.paid_by_card()
+    shop.provider.lose_answers(order["reference"])
+    status, _ = shop.ask("unguarded/card-refunds", {"payment": payment["id"]}, until_answered=True)
+    assert (status, shop.charged(order), shop.status(order)) == (201, -7_500, "refunded")
 
 
 def test_while_nobody_knows_whether_it_was_charged_an_order_is_neither_paid_otherwise_nor_given_up(shop):
@@ -220,20 +153,24 @@ def test_an_order_that_is_shipped_while_its_refund_is_under_way_is_refunded_when
 
 
 def test_after_a_kill_the_callers_retry_goes_on(shop):
-    order = shop.order()
-    with shop.killed_midway(order, "killed"):
-        assert shop.charged(order) == 7_500
-    assert shop.paid(order) == 0
-    assert shop.pay_by_card(order, "killed", until_answered=True)[0] == 201
-    assert (shop.charged(order), shop.paid(order), shop.status(order)) == (7_500, 7_500, "paid")
+    stock = shop.stock
+    order, payment = shop.paid_by_card()
+    refund = partial(shop.refund, payment, "killed")
+    with shop.killed_midway(refund):
+        assert shop.charged(order) == 0
+    assert (shop.status(order), shop.stock) == ("paid", stock - 3)
+    status, refunded = refund(until_answered=True)
+    assert (status, refunded["status"], shop.status(order)) == (201, "refunded", "refunded")
+    assert (shop.charged(order), shop.stock) == (0, stock)
 
 
 def test_when_nobody_retries_the_completer_ends_it_and_the_caller_is_told_later(shop):
     order = shop.order()
-    with shop.killed_midway(order, "abandoned"):
+    pay = partial(shop.pay_by_card, order, "abandoned")
+    with shop.killed_midway(pay):
         assert "1 done" in shop.complete()
     assert (shop.charged(order), shop.paid(order), shop.status(order)) == (7_500, 7_500, "paid")
-    first, again = (shop.pay_by_card(order, "abandoned") for _ in range(2))
+    first, again = pay(), pay()
     assert first == again
     assert (first[0], first[1]["status"]) == (201, "paid")
 
@@ -250,7 +187,7 @@ def test_the_books_balance_when_the_completer_has_been_there(shop):
 
     with ThreadPoolExecutor(len(orders)) as pool:
         paying = [pool.submit(pay, order) for order in unanswered[2:]]
-        with shop.killed_midway(killed, "books"):
+        with shop.killed_midway(partial(shop.pay_by_card, killed)):
             [one.result(STUCK) for one in paying]
             shop.complete()
     charged = [shop.charged(order) for order in orders]
