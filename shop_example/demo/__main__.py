@@ -25,8 +25,8 @@ while it is too early (kept), and changes nothing when it comes too late or agai
 
 Paying by card leaves the database: an order is reserved, its card is charged by a provider in a process of
 its own, the order is marked paid. What the provider did is not undone when the shop is killed, nor known
-when its answer is lost. With the guard each step is a point from which the caller's next try goes on, or
-`manage.py complete_idempotency` while there is none (resumed by).
+when its answer is lost. With the guard each step is a point from which the caller's retry goes on, or
+`manage.py complete_idempotency` where that comes late or never (resumed by).
 
 The last three are no requests: each run is a process of its own, as on another machine, on the same
 database. The column "guard" says what keeps the runs apart. A lock alone is not enough where a run comes

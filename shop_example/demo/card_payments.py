@@ -81,7 +81,7 @@ PLAYS = (
     Play("timeout, then retry", plays.time_out_then_retry, False),
     Play("charge's answer lost", lose_providers_answer, True),
     Play("killed when charged", partial(plays.kill_at, fault=BETWEEN_CHARGING_AND_MARKING), True),
-    Play("killed, and no retry", kill_and_complete, True),
+    Play("killed, late retry", kill_and_complete, True),
 )
 
 
