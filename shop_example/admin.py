@@ -7,6 +7,7 @@ from django.http import HttpRequest
 
 from idempotency.admin import OwnedColumnsAdminMixin, StatusAdminMixin
 from shop_example.models import (
+    CardPayment,
     Customer,
     Notice,
     Order,
@@ -34,7 +35,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
 
 @admin.display(description="amount", ordering="amount_cents")
-def amount(payment: Payment | Payout) -> str:
+def amount(payment: Payment | CardPayment | Payout) -> str:
     return money(payment.amount_cents)
 
 
@@ -76,6 +77,17 @@ class StockDeductionAdmin(ReadOnlyAdmin):
 class PaymentAdmin(ReadOnlyAdmin):
     list_display = ["order", "customer", amount, "created_at"]
     list_select_related = ["order", "customer__user"]
+
+
+@admin.register(CardPayment)
+class CardPaymentAdmin(StatusAdminMixin, ReadOnlyAdmin):
+    list_display = ["order", "customer", amount, "status", "created_at"]
+    list_filter = ["status"]
+    list_select_related = ["order__customer__user"]
+
+    @admin.display(ordering="order__customer")
+    def customer(self, payment: CardPayment) -> Customer:
+        return payment.order.customer
 
 
 @admin.register(Notice)

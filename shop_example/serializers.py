@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from shop_example.models import Customer, Order, Payment, Product, StockDeduction
+from shop_example.models import CardPayment, Customer, Order, Payment, Product, StockDeduction
 
 
 class ProductSerializer(serializers.ModelSerializer):
@@ -53,6 +53,24 @@ class PaymentSerializer(serializers.ModelSerializer):
     class Meta:
         model = Payment
         fields = ["id", "order", "amount_cents", "created_at"]
+
+
+class CardPaymentSerializer(serializers.ModelSerializer):
+    order = OwnOrderField()
+
+    class Meta:
+        model = CardPayment
+        fields = ["id", "order", "amount_cents", "status", "charge", "refund", "created_at"]
+        read_only_fields = ["amount_cents", "status", "charge", "refund"]
+
+
+class OwnCardPaymentField(serializers.PrimaryKeyRelatedField):
+    def get_queryset(self) -> Any:
+        return CardPayment.objects.filter(order__customer__user=self.context["request"].user)
+
+
+class CardRefundSerializer(serializers.Serializer):
+    payment = OwnCardPaymentField()
 
 
 class OrderEventSerializer(serializers.Serializer):

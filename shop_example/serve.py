@@ -1,4 +1,7 @@
-"""``python -m shop_example.serve [port]``: the shop and its admin, to click through."""
+"""``python -m shop_example.serve [port]``: the shop and its admin, to click through.
+
+With a payment provider of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import argparse
 import os
 import socket
 import uuid
+from contextlib import closing
+
+from shop_example.demo.provider import Provider
 
 HOST = "127.0.0.1"
 
@@ -26,6 +32,9 @@ one, marked "Idempotency-Replayed: true", and there is one order.
     -d '{{"product": {product}, "quantity": 2}}'
 
 At {base}/api/unguarded/orders/ the same order is written twice.
+
+An order is paid by card when its number is sent to {base}/api/card-payments/
+with a key of its own, as {{"order": 1}}. The provider that charges the card is at {provider}
 """
 
 
@@ -38,6 +47,12 @@ def main() -> None:
     # Django's own server hands out the admin's styles only in debug mode.
     os.environ["SHOP_DEBUG"] = "1"
 
+    with closing(Provider()) as provider:
+        os.environ["SHOP_PROVIDER_URL"] = provider.url
+        serve(port)
+
+
+def serve(port: int) -> None:
     import django
     from django.core.management import call_command
 
@@ -48,6 +63,8 @@ def main() -> None:
 
 
 def introduction(base: str) -> str:
+    from django.conf import settings
+
     from shop_example import samples
     from shop_example.models import Product
 
@@ -55,7 +72,11 @@ def introduction(base: str) -> str:
     samples.create_administrator()
     product = Product.objects.get(name=samples.PRODUCTS[0][0])
     return TEXT.format(
-        base=base, token=samples.token_of(samples.CUSTOMER), key=uuid.uuid4(), product=product.pk
+        base=base,
+        token=samples.token_of(samples.CUSTOMER),
+        key=uuid.uuid4(),
+        product=product.pk,
+        provider=settings.PROVIDER_URL,
     )
 
 

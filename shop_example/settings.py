@@ -5,6 +5,8 @@ SHOP_DATABASE_URL     a database server instead: postgresql://user:password@host
 SHOP_ATOMIC_REQUESTS  1: every request in a transaction of Django's
 SHOP_DEBUG            1: Django's debug pages, and the log on the terminal
 SHOP_THROTTLE         requests per caller and period ("10000/min"); "none" for no limit
+SHOP_PROVIDER_URL     where the payment provider is (http://127.0.0.1:8010); see provider.py
+SHOP_LEASE_SECONDS    for how long a card payment is its worker's who may have died (30)
 SHOP_FAULTS           1: obey the Shop-Fault header; see faults.py
 """
 
@@ -91,6 +93,9 @@ REST_FRAMEWORK = {
     "PAGE_SIZE": 50,
 }
 
+PROVIDER_URL = os.environ.get("SHOP_PROVIDER_URL") or "http://127.0.0.1:8010"
+
+IDEMPOTENCY_LEASE = timedelta(seconds=float(os.environ.get("SHOP_LEASE_SECONDS") or 30))
 IDEMPOTENCY_UNIQUE_IDS = {
     # So that no day is settled again by mistake when somebody looks into an old one.
     "settlements": {"WINDOW": timedelta(days=400)},

@@ -4,7 +4,7 @@ from django.urls import include, path
 from rest_framework.authtoken.views import obtain_auth_token
 from rest_framework.routers import DefaultRouter, SimpleRouter
 
-from shop_example import pages, views
+from shop_example import card_views, pages, views
 from shop_example.order_events import OrderEventView, UnguardedOrderEventView
 
 guarded = DefaultRouter()
@@ -12,6 +12,8 @@ guarded.register("products", views.ProductViewSet)
 guarded.register("orders", views.OrderViewSet)
 guarded.register("stock-deductions", views.StockDeductionViewSet)
 guarded.register("payments", views.PaymentViewSet)
+guarded.register("card-payments", card_views.CardPaymentViewSet)
+guarded.register("card-refunds", card_views.CardRefundViewSet, basename="card-refund")
 guarded.register("checkouts", views.CheckoutViewSet, basename="api-checkout")
 
 unguarded = SimpleRouter()
@@ -20,6 +22,8 @@ unguarded.register(
     "stock-deductions", views.UnguardedStockDeductionViewSet, basename="unguarded-stockdeduction"
 )
 unguarded.register("payments", views.UnguardedPaymentViewSet, basename="unguarded-payment")
+unguarded.register("card-payments", card_views.UnguardedCardPaymentViewSet, basename="unguarded-cardpayment")
+unguarded.register("card-refunds", card_views.UnguardedCardRefundViewSet, basename="unguarded-card-refund")
 unguarded.register("checkouts", views.UnguardedCheckoutViewSet, basename="unguarded-api-checkout")
 
 urlpatterns = [

@@ -1,92 +1,19 @@
 """The example shop's own life, over HTTP: it has settings and a database of its own."""
 
-import json
-import subprocess
-import sys
-import uuid
-
 import pytest
 from django.db import connection
 
-from shop_example.demo.client import Message, request
-from shop_example.demo.server import Server
-from tests.processes import ROOT
+from tests.processes.shops import opened
 
 pytestmark = pytest.mark.skipif(
     connection.vendor != "sqlite", reason="the shop has an SQLite database of its own"
 )
-FILL = """
-import django
-django.setup()
-from django.core.management import call_command
-from shop_example import samples
-call_command("migrate", verbosity=0)
-samples.create_samples()
-"""
-
-
-class Shop:
-    """What the sample users do in it. Stock and money are counted as they are shown to a customer."""
-
-    def __init__(self, port):
-        self.port = port
-        self.tokens = {}
-
-    def send(self, user, path, method="POST", **payload):
-        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        if user:
-            headers["Authorization"] = f"Token {self.token(user)}"
-        message = Message(path, headers, json.dumps(payload).encode())
-        answer = request(self.port, message, method=method)
-        return answer.status, json.loads(answer.body)
-
-    def token(self, user):
-        if user not in self.tokens:
-            self.tokens[user] = self.send(None, "/api/sign-in/", username=user, password=user)[1]["token"]
-        return self.tokens[user]
-
-    def order(self):
-        """Three tea pots."""
-        status, order = self.send("alice", "/api/orders/", product=self.product["id"], quantity=3)
-        assert status == 201
-        return order
-
-    def pay(self, order, cents):
-        return self.send("alice", "/api/payments/", order=order["id"], amount_cents=cents)
-
-    def report(self, order, status, event_id=None, user="warehouse"):
-        event_id = event_id or str(uuid.uuid4())
-        payload = {"event_id": event_id, "order": order["reference"], "status": status}
-        return self.send(user, "/api/order-events/", **payload)
-
-    def status(self, order):
-        return self.send("alice", f"/api/orders/{order['id']}/", "GET")[1]["status"]
-
-    @property
-    def product(self):
-        products = self.send("alice", "/api/products/", "GET")[1]["results"]
-        return next(product for product in products if product["name"] == "Tea pot")
-
-    @property
-    def stock(self):
-        return self.product["stock"]
-
-    @property
-    def balance(self):
-        return self.send("alice", "/api/account/", "GET")[1]["balance_cents"]
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shop")
-    server = Server(folder / "server", folder / "shop.sqlite3")
-    try:
-        environment = server.environment()
-        subprocess.run([sys.executable, "-c", FILL], cwd=ROOT, env=environment, check=True, timeout=60)
-        server.start()
-        yield Shop(server.port)
-    finally:
-        server.close()
+    with opened(tmp_path_factory.mktemp("shop")) as shop:
+        yield shop
 
 
 def test_an_order_is_paid_with_its_last_cent(shop):

@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 from datetime import date, timedelta
-from uuid import uuid4
 
 import pytest
 
-from tests import services
 from tests.processes import ROOT
+from tests.processes.shops import database
 from tests.settings import VENDOR
 
 pytestmark = [
@@ -145,34 +144,14 @@ def told(processes):
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """The shop's own, as its environment names it."""
-    if VENDOR == "sqlite":
-        yield {"SHOP_DATABASE": str(tmp_path_factory.mktemp("shop") / "shop.sqlite3")}
-        return
-    import psycopg2
-
-    at, name = services.sign_in(VENDOR), f"shop_{uuid4().hex}"
-    server = psycopg2.connect(
-        host=at["HOST"], port=at["PORT"], user=at["USER"], password=at["PASSWORD"], dbname="postgres"
-    )
-    server.autocommit = True
-    server.cursor().execute(f"CREATE DATABASE {name}")
-    yield {
-        "SHOP_DATABASE_URL": f"postgresql://{at['USER']}:{at['PASSWORD']}@{at['HOST']}:{at['PORT']}/{name}"
-    }
-    server.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def filled(database):
-    shop = Shop(database, "default")
-    try:
-        assert shop.do(FILL).wait(60) == 0
-    finally:
-        shop.close()
-    return database
+def filled(tmp_path_factory):
+    with database(tmp_path_factory.mktemp("shop")) as named:
+        shop = Shop(named, "default")
+        try:
+            assert shop.do(FILL).wait(60) == 0
+        finally:
+            shop.close()
+        yield named
 
 
 @pytest.fixture

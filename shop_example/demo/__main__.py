@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
+# Until somebody else may go on with what was broken off: a moment, and not the 30 seconds of a real shop.
+LEASE_SECONDS = "1"
 INTRODUCTION = """\
 The shop twice, each under gunicorn (2 processes, 8 threads each) on an SQLite database of its own. Each
 line is one operation, or one order's messages, sent again as callers do: in one shop without the guard,
 in the other with it. Counted is what it left in the database. A retry with a key gets the first answer
 again (replays), and one with a token that is used is told so (refused). A message about an order is kept
 while it is too early (kept), and changes nothing when it comes too late or again (ignored).
+
+Paying by card leaves the database: an order is reserved, its card is charged by a provider in a process of
+its own, the order is marked paid. What the provider did is not undone when the shop is killed, nor known
+when its answer is lost. With the guard each step is a point from which the caller's retry goes on, or
+`manage.py complete_idempotency` where that comes late or never (resumed by).
 
 The last three are no requests: each run is a process of its own, as on another machine, on the same
 database. The column "guard" says what keeps the runs apart. A lock alone is not enough where a run comes
@@ -51,21 +58,22 @@ def leave(number: int, frame: Any) -> NoReturn:
 def demonstrate(folder: Path) -> int:
     started = time.monotonic()
     print(INTRODUCTION, flush=True)
-    use_databases(folder)
 
-    from shop_example.demo import machines
-    from shop_example.demo.plays import side_by_side
+    from shop_example.demo.provider import Provider
     from shop_example.demo.server import DemoFailure
 
-    scenarios, shops = prepare(folder)
+    shops: Any = ()
     try:
         with ExitStack() as closing:
+            provider = Provider("--faults")
+            closing.callback(provider.close)
+            use_settings(folder, provider.url)
+            scenarios, shops = prepare(folder, provider)
             for shop in shops:
                 closing.callback(shop.close)
             # Comes first: an impatient second Ctrl-C must not leave half of it behind.
             closing.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
-            side_by_side(*[shop.open for shop in shops])
-            machines.load()
+            open_all(shops)
             code = play_all(scenarios, shops)
     except DemoFailure as failure:
         words = "\n".join(shop.server.last_words() for shop in shops)
@@ -75,11 +83,13 @@ def demonstrate(folder: Path) -> int:
     return code
 
 
-def use_databases(folder: Path) -> None:
+def use_settings(folder: Path, provider_url: str) -> None:
     """Databases of its own, whatever the environment says about the shop's."""
     for name in [name for name in os.environ if name.startswith("SHOP_")]:
         del os.environ[name]
     os.environ["SHOP_DATABASE"] = str(folder / "unguarded.sqlite3")
+    os.environ["SHOP_PROVIDER_URL"] = provider_url
+    os.environ["SHOP_LEASE_SECONDS"] = LEASE_SECONDS
     os.environ["DJANGO_SETTINGS_MODULE"] = "shop_example.settings"
 
     import django
@@ -91,7 +101,7 @@ def use_databases(folder: Path) -> None:
     django.setup()
 
 
-def prepare(folder: Path) -> tuple[Any, Any]:
+def prepare(folder: Path, provider: Any) -> tuple[Any, Any]:
     """The scenarios, and two shops with the same rows to play them in: without the guard, and with it."""
     from django.core.management import call_command
     from django.db import connection
@@ -103,7 +113,7 @@ def prepare(folder: Path) -> tuple[Any, Any]:
 
     call_command("migrate", verbosity=0)
     samples.create_samples()
-    prepared = programme()
+    prepared = programme(provider)
     tokens = {
         name: samples.token_of(name) for name in (samples.CUSTOMER, samples.ORDER_SERVICE, samples.WAREHOUSE)
     }
@@ -111,10 +121,19 @@ def prepare(folder: Path) -> tuple[Any, Any]:
     connection.close()
     unguarded, guarded = folder / "unguarded.sqlite3", folder / "guarded.sqlite3"
     shutil.copyfile(unguarded, guarded)
+    same = {"SHOP_PROVIDER_URL": provider.url, "SHOP_LEASE_SECONDS": LEASE_SECONDS}
     return prepared, (
-        Shop(Server(folder / "unguarded", unguarded), "default", tokens, guarded=False),
-        Shop(Server(folder / "guarded", guarded), "guarded", tokens, guarded=True),
+        Shop(Server(folder / "unguarded", unguarded, **same), "default", tokens, guarded=False),
+        Shop(Server(folder / "guarded", guarded, **same), "guarded", tokens, guarded=True),
     )
+
+
+def open_all(shops: Any) -> None:
+    from shop_example.demo import machines
+    from shop_example.demo.plays import side_by_side
+
+    side_by_side(*[shop.open for shop in shops])
+    machines.load()
 
 
 def play_all(scenarios: Any, shops: Any) -> int:

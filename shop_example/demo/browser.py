@@ -34,7 +34,7 @@ class Browser:
         return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
 
     def keep(self, answer: Answer) -> Answer:
-        for header in answer.headers.get_all("Set-Cookie", []):
+        for header in answer.headers.get_list("Set-Cookie"):
             self.cookies |= {name: cookie.value for name, cookie in SimpleCookie(header).items()}
         return answer
 

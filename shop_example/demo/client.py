@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPMessage
 
+import httpx
+
+from idempotency.client import IdempotencyTransport, Retries
 from shop_example.demo.server import HOST, DemoFailure
 
 LONG = 30.0
-LONGEST_RETRY_AFTER = 5.0
+UNTIL_ANSWERED = Retries(attempts=1_000, pause=0.1, longest_pause=0.1, give_up_after=LONG)
 SUCCESSES = {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.SEE_OTHER}
 # The problem document's code, and the shop's page for people.
 DUPLICATE = (b'"code": "duplicate"', b'<code id="refusal-code">duplicate</code>')
@@ -29,7 +30,7 @@ class Message:
 @dataclass(frozen=True)
 class Answer:
     status: int
-    headers: HTTPMessage
+    headers: httpx.Headers
     body: bytes
 
     @property
@@ -51,21 +52,29 @@ class Answer:
         return self.status == HTTPStatus.CONFLICT and any(mark in self.body for mark in DUPLICATE)
 
     @property
-    def retry_after(self) -> float | None:
-        """Seconds; None when the answer is not one to be asked for again."""
-        value = self.headers.get("Retry-After", "")
-        return min(float(value), LONGEST_RETRY_AFTER) if value.isdigit() else None
+    def is_final(self) -> bool:
+        """Whether it is not one to be asked for again."""
+        return "Retry-After" not in self.headers
 
 
-def request(port: int, message: Message, *, method: str = "POST", timeout: float = LONG) -> Answer:
-    """Raises OSError or HTTPException when no answer comes."""
-    connection = HTTPConnection(HOST, port, timeout=timeout)
-    try:
-        connection.request(method, message.path, message.body, message.headers)
-        response = connection.getresponse()
-        return Answer(response.status, response.headers, response.read())
-    finally:
-        connection.close()
+def request(
+    port: int,
+    message: Message,
+    *,
+    method: str = "POST",
+    timeout: float = LONG,
+    transport: httpx.BaseTransport | None = None,
+) -> Answer:
+    """Sent once, unless the transport sends it again. Raises httpx.TransportError when no answer comes."""
+    with httpx.Client(transport=transport or wire(), timeout=timeout) as client:
+        url, headers = f"http://{HOST}:{port}{message.path}", message.headers
+        response = client.request(method, url, content=message.body, headers=headers)
+    return Answer(response.status_code, response.headers, response.content)
+
+
+def wire() -> httpx.BaseTransport:
+    # No certificates to load: it talks to this machine only.
+    return httpx.HTTPTransport(verify=False)
 
 
 @dataclass
@@ -79,31 +88,30 @@ class Caller:
     conflicts: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, *, timeout: float = LONG, fault: str = "") -> Answer | None:
-        """One request. None: no answer came, and whether it was done is not known."""
+    def send(self, *, timeout: float = LONG, fault: str = "") -> None:
+        """One request. Whether it was done is not known where no answer comes."""
         headers = self.message.headers | ({"Shop-Fault": fault} if fault else {})
-        with self.lock:
-            self.sent += 1
+        message = Message(self.message.path, headers, self.message.body)
         try:
-            message = Message(self.message.path, headers, self.message.body)
-            answer = request(self.port, message, timeout=timeout)
-        except (OSError, HTTPException):
-            return None
+            request(self.port, message, timeout=timeout, transport=Counted(self))
+        except httpx.TransportError:
+            return
+
+    def send_until_answered(self) -> None:
+        transport = IdempotencyTransport(Counted(self), retries=UNTIL_ANSWERED)
+        try:
+            is_answered = request(self.port, self.message, transport=transport).is_final
+        except httpx.TransportError:
+            is_answered = False
+        if not is_answered:
+            raise DemoFailure(f"{self.message.path} gave no final answer for {LONG:.0f} seconds.")
+
+    def note(self, answer: Answer) -> None:
         with self.lock:
-            if answer.retry_after is None:
+            if answer.is_final:
                 self.answers.append(answer)
             else:
                 self.conflicts += 1
-        return answer
-
-    def send_until_answered(self) -> None:
-        deadline = time.monotonic() + LONG
-        while time.monotonic() < deadline:
-            answer = self.send()
-            if answer and answer.retry_after is None:
-                return
-            time.sleep(answer.retry_after or 0 if answer else 0.1)
-        raise DemoFailure(f"{self.message.path} gave no final answer for {LONG:.0f} seconds.")
 
     @property
     def replays(self) -> int:
@@ -119,3 +127,23 @@ class Caller:
         created = {answer.created for answer in self.answers if answer.is_success}
         told = all(answer.is_success or answer.is_duplicate for answer in self.answers)
         return told and len(created) <= 1
+
+
+class Counted(httpx.BaseTransport):
+    """The wire, on which the caller counts what is sent and what comes back."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.wire = wire()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self.caller.lock:
+            self.caller.sent += 1
+        response = self.wire.handle_request(request)
+        body = b"".join(response.stream)
+        response.close()
+        self.caller.note(Answer(response.status_code, response.headers, body))
+        return httpx.Response(response.status_code, headers=response.headers, content=body)
+
+    def close(self) -> None:
+        self.wire.close()

@@ -69,6 +69,12 @@ def kill_after_commit(server: Server, caller: Caller) -> None:
 
 def kill_at(server: Server, caller: Caller, fault: str) -> None:
     """Kill the server where the fault holds the request, start it again, and retry."""
+    kill_midway(server, caller, fault)
+    server.start()
+    caller.send_until_answered()
+
+
+def kill_midway(server: Server, caller: Caller, fault: str) -> None:
     first = threading.Thread(target=caller.send, kwargs={"fault": fault}, daemon=True)
     first.start()
     wait_for(lambda: server.marker.exists() or not first.is_alive(), "the fault", LONG)
@@ -76,8 +82,6 @@ def kill_at(server: Server, caller: Caller, fault: str) -> None:
         raise DemoFailure(f"The request ended before its fault began: {caller.answers}")
     server.kill()
     first.join()
-    server.start()
-    caller.send_until_answered()
 
 
 class Play(NamedTuple):

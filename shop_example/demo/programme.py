@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 
 from shop_example import samples
+from shop_example.demo.card_payments import CardPayments
 from shop_example.demo.on_machines import LastPiece, Settlement, StockMessage
 from shop_example.demo.operations import PAGE_PLAYS, Effects, Operation, on_a_page, with_key, with_token
+from shop_example.demo.provider import Provider
 from shop_example.demo.scenarios import Scenario, resource
 from shop_example.demo.status_messages import StatusMessages
 from shop_example.models import Customer, Order, Product
@@ -15,7 +17,7 @@ QUANTITY = 3
 PART_CENTS = 2_500
 
 
-def programme() -> tuple[Scenario, ...]:
+def programme(provider: Provider) -> tuple[Scenario, ...]:
     """On the samples; makes the order that is paid, in parts, so that equal payments may be meant."""
     product = Product.objects.get(name=samples.PRODUCTS[0][0])
     customer = Customer.objects.get(user__username=samples.CUSTOMER)
@@ -23,6 +25,12 @@ def programme() -> tuple[Scenario, ...]:
     return (
         *by_requests(product, unpaid),
         *with_tokens(product),
+        CardPayments(
+            title="An order is paid by card, at a provider elsewhere",
+            paths=resource("card-payments"),
+            product=product.pk,
+            provider=provider,
+        ),
         Settlement(
             title="A nightly settlement is started by every machine's timer",
             payment=customer.pay(unpaid, PART_CENTS),

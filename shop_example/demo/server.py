@@ -34,8 +34,10 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> None:
 class Server:
     """Owns the listening socket, so that its port stays the same, and taken, while nobody serves it."""
 
-    def __init__(self, folder: Path, database: Path) -> None:
+    def __init__(self, folder: Path, database: Path, **settings: str) -> None:
+        """``settings``: further variables of the shop's."""
         folder.mkdir()
+        self.settings = settings
         self.folder = folder
         self.database = database
         self.log = folder / "server.log"
@@ -84,6 +86,7 @@ class Server:
             "SHOP_LISTENER": str(self.listener.fileno()),
             "SHOP_FAULTS": "1",
             "SHOP_FAULT_MARKER": str(self.marker),
+            **self.settings,
             # Where gunicorn would leave its files.
             "TMPDIR": str(self.folder),
             "XDG_RUNTIME_DIR": str(self.folder),

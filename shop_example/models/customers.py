@@ -68,10 +68,10 @@ class Customer(LedgerMixin, models.Model):
             self.increment("balance_cents", -amount_cents, operation_id=f"payment {payment.pk}", by=self)
         except OutOfBounds as error:
             raise InsufficientBalance from error
-        paid = order.paid_cents
-        if paid > order.total_cents:
+        left = order.open_cents
+        if left < 0:
             raise Overpaid
-        if paid == order.total_cents:
+        if left == 0:
             order.transition_to(order.Status.PAID, by=self)
         return payment
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Sum
 
 from idempotency.status import Park, StatusMixin, Transition
+from shop_example.exceptions import BeingPaid
 from shop_example.faults import work_slowly
 from shop_example.models.customers import Customer
 from shop_example.models.products import Product
@@ -23,6 +26,8 @@ class Status(models.TextChoices):
 
 IN_THE_HOUSE = {Status.CREATED, Status.PAID}
 GIVEN_UP = {Status.CANCELLED, Status.REFUNDED}
+# By message, an order may be so before its card's money is given back.
+REFUNDABLE = {Status.PAID, Status.DELIVERED, Status.REFUNDED}
 
 
 class Order(StatusMixin, models.Model):
@@ -66,12 +71,19 @@ class Order(StatusMixin, models.Model):
     @property
     def paid_cents(self) -> int:
         """The payments' sum, also when it was given back since."""
-        return self.payments.aggregate(paid=Sum("amount_cents"))["paid"] or 0
+        return cents_of(self.payments) + cents_of(self.card_payments.charged())
+
+    @property
+    def open_cents(self) -> int:
+        """What is neither paid nor being paid."""
+        return self.total_cents - self.paid_cents - cents_of(self.card_payments.reserved())
 
     def on_transition(self, transition: Transition) -> None:
         # The status is written by now, and what it causes is not.
         work_slowly()
         if transition.to_status in GIVEN_UP:
+            if self.card_payments.reserved().exists():
+                raise BeingPaid
             operation = f"{transition.to_status} {self.reference}"
             self._give_back_money(operation, transition.by)
             if transition.from_status in IN_THE_HOUSE:
@@ -79,9 +91,14 @@ class Order(StatusMixin, models.Model):
         self.notices.create(status=transition.to_status)
 
     def _give_back_money(self, operation: str, by: str) -> None:
-        """All that was paid: of an order that is cancelled, perhaps a part."""
-        if paid := self.paid_cents:
+        """All that was paid from the balance: of an order that is cancelled, perhaps a part. What was paid by
+        card the provider gives back."""
+        if paid := cents_of(self.payments):
             self.customer.increment("balance_cents", paid, operation_id=operation, by=by)
+
+
+def cents_of(payments: Any) -> int:
+    return payments.aggregate(sum=Sum("amount_cents"))["sum"] or 0
 
 
 class Notice(models.Model):
