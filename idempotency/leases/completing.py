@@ -132,6 +132,8 @@ def resumed(record: IdempotencyRecord) -> Treated:
     except LeaseLost:
         return Treated(record, Outcome.TAKEN)
     except Exception as error:
+        if guard.run and error is guard.run.refusal:
+            return Treated(record, Outcome.DONE, f"it was refused: {error}")
         if guard.run is None and isinstance(error, OperationInProgress):
             return Treated(record, Outcome.TAKEN)
         logger.exception("cannot be gone on with: %s", record)

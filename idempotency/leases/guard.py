@@ -218,7 +218,10 @@ class LeaseGuard(RecordGuard):
 
     def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         is_refusal = isinstance(failure, IdempotencyError)
-        if self.run and self.run.has_points:
+        if self.run and failure is not None and failure is self.run.refusal:
+            # It is over, and whoever asks again is told the same.
+            lease.finish(self.retention)
+        elif self.run and self.run.has_points:
             self.run.end(failure)
             if self.run.cause is not None and failure is self.run.cause:
                 # No defect of the program's: whoever retries is answered.

@@ -59,6 +59,8 @@ class ResumedGuard(LeaseGuard):
 
     def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         assert self.run
+        if failure is not None and failure is self.run.refusal:
+            return super()._end(lease, failure)
         doublings = min(self._attempts, MOST_DOUBLINGS)
         self.run.end(failure, min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE))
         return None

@@ -63,6 +63,8 @@ class Run:
         """The call whose outcome this run does not know."""
         self.cause: Exception | None = None
         """What the call itself has raised."""
+        self.refusal: Exception | None = None
+        """The last one that is kept: what the operation is left by, perhaps."""
         self._arguments = row.arguments
         self._next = 0
         # A commit may have failed without an answer.
@@ -122,6 +124,7 @@ class Run:
         except step.refusals as refusal:
             work.roll_back(refusal)
             self._keep(Entry(step.name, asked_for, REFUSED, spelled(refusal)))
+            self.refusal = refusal
             raise
         except BaseException as error:
             work.roll_back(error)
@@ -147,6 +150,7 @@ class Run:
             result = self._within(step, bound)
         except step.refusals as refusal:
             self._keep(Entry(step.name, asked_for, REFUSED, spelled(refusal)))
+            self.refusal = refusal
             raise
         except BaseException as error:
             self.broken = step.name
@@ -182,7 +186,8 @@ class Run:
     def _told(self, step: Step[..., Any], entry: Entry) -> Any:
         self._next += 1
         if entry.state == REFUSED:
-            raise respelled(step, entry.value)
+            self.refusal = respelled(step, entry.value)
+            raise self.refusal
         return entry.value
 
     def _within(self, step: Step[..., Any], bound: inspect.BoundArguments) -> Any:
@@ -215,8 +220,10 @@ class Run:
 
     def _lost_sight(self) -> OutcomeUnknown:
         self.broken = self.broken or self.entries[-1].step
+        step = self.operation.steps[self.broken]
+        can_be_asked = isinstance(step, OutsideCall) and step.reconcile
         with asked(self.lease.using):
-            self.lease.lose_sight(conf.reconcile_after())
+            self.lease.lose_sight(conf.reconcile_after() if can_be_asked else timedelta(0))
         return OutcomeUnknown(guard=self.guard)
 
     def _require_whole(self, work: GuardedTransaction) -> None:
