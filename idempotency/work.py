@@ -33,11 +33,18 @@ class WorkGuard(ABC):
     mechanism: str
 
     def __init__(
-        self, key: ScopedKey, *, using: str, database: str | None, has_transaction: bool, within: bool = False
+        self,
+        key: ScopedKey,
+        *,
+        using: str,
+        database: str | None,
+        has_transaction: bool,
+        within: bool = False,
+        is_joint: bool | None = None,
     ) -> None:
         self.key = key
         self.using = using
-        self.is_joint = database == using
+        self.is_joint = database == using if is_joint is None else is_joint
         self.failed_open = False
         self.database = database
         self._within = within

@@ -70,6 +70,10 @@ class LeaseGuard(RecordGuard):
         self._is_entered = False
 
     @property
+    def is_one_transaction(self) -> bool:
+        return self.terms.operation is None
+
+    @property
     def is_open(self) -> bool:
         return self._is_entered
 

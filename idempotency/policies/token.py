@@ -73,6 +73,7 @@ class TokenPolicy(IdempotencyPolicy):
             nonce=nonce_of(record, store) if record else None,
             using=record.using if record else self.get_idempotency_using(request),
             within=record is not None,
+            in_steps=record is not None and not record.is_one_transaction,
         )
 
 

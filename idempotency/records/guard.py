@@ -87,6 +87,11 @@ class RecordGuard:
         self._abandoned = True
 
     @property
+    def is_one_transaction(self) -> bool:
+        """Whether everything inside commits together."""
+        return True
+
+    @property
     def database(self) -> str | None:
         return self.using
 

@@ -98,6 +98,7 @@ class BaseTokenStore(BaseMedium):
         nonce: bytes | None = None,
         using: str | None = None,
         within: bool = False,
+        in_steps: bool = False,
     ) -> TokenGuard:
         """``with tokens().consume(text, user): …`` enters at most once per token.
 
@@ -107,12 +108,20 @@ class BaseTokenStore(BaseMedium):
         ``on_failure``: see OnFailure. ``using``: alias of the database where the work is committed, by
         default the records'. ``nonce``: 16 bytes that stand for whoever consumes it, and who is let in again
         with it while the lifetime lasts, except in the database of the work. ``within``: a guard's
-        transaction on ``using`` is open around this one and decides about the work.
+        transaction on ``using`` is open around this one and decides about the work. ``in_steps``: the work
+        has no transaction, but commits in several; the token is then consumed before the first.
         """
         if on_failure not in ("consume", "restore"):
             raise ValueError(f"on_failure is 'consume' or 'restore', not {on_failure!r}.")
         presented = PresentedToken(token, principal_of(principal), valid_purpose(purpose))
-        return TokenGuard(self, presented, on_failure=on_failure, nonce=nonce, using=using, within=within)
+        return TokenGuard(
+            *(self, presented),
+            on_failure=on_failure,
+            nonce=nonce,
+            using=using,
+            within=within,
+            in_steps=in_steps,
+        )
 
     @abstractmethod
     def create(self, batch: Sequence[PresentedToken]) -> datetime:

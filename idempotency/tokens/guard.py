@@ -38,9 +38,10 @@ class TokenGuard(WorkGuard):
         nonce: bytes | None = None,
         using: str | None = None,
         within: bool = False,
+        in_steps: bool = False,
     ) -> None:
         using = using or conf.database() or router.db_for_write(IdempotencyRecord)
-        is_joint = store.database == using
+        is_joint = store.database == using and not in_steps
         self.store = store
         self.token = token
         # The caller's nonce lets its next attempt in again. To give the token back as well could undo
@@ -54,6 +55,7 @@ class TokenGuard(WorkGuard):
             database=store.database,
             has_transaction=is_joint or self._restores,
             within=within,
+            is_joint=is_joint,
         )
 
     def _take_joint(self) -> None:
