@@ -33,6 +33,9 @@ def main() -> int:
         latency(options, drivers[0], "tokens")
         tokens(options, drivers[0])
         return 0
+    if options.only_leases:
+        latency(options, drivers[0], "leases")
+        return 0
     if options.only_unique_ids:
         unique_ids(options, drivers[0])
         return 0
@@ -44,7 +47,7 @@ def main() -> int:
         return 0
     for driver in drivers:
         latency(options, driver, "own")
-    for setup in () if options.only_own else ("tokens", "flat", "requests"):
+    for setup in () if options.only_own else ("tokens", "leases", "flat", "requests"):
         latency(options, drivers[0], setup)
     if not options.only_own:
         tokens(options, drivers[0])
@@ -71,6 +74,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a few short rounds, to see that it works")
     add("--only-own", action="store_true", help="only the table of keys")
     add("--only-tokens", action="store_true", help="only the tables of tokens")
+    add("--only-leases", action="store_true", help="only the table of leases")
     add("--only-statuses", action="store_true", help="only the tables of statuses")
     add("--only-locks", action="store_true", help="only the tables of locks")
     add("--only-unique-ids", action="store_true", help="only the tables of unique ids")

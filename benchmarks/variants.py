@@ -64,5 +64,16 @@ TOKENS = Setup(
         Variant("i", "fresh key, and a token on Redis", "/token-and-key/", tokens="redis"),
     ),
 )
-SETUPS = {"tokens": TOKENS, "own": OWN, "flat": FLAT, "requests": REQUESTS, "other": OTHER}
+LEASES = Setup(
+    "mode lease; the view has a transaction.atomic() of its own",
+    (
+        Variant("a", "bare", "/bare/", keyed=False),
+        Variant("c", "atomic, fresh key", "/guarded/"),
+        Variant("j", "lease, fresh key", "/leased/", goal=1.6),
+        Variant("k", "lease, fresh key, may be run again", "/leased-again/"),
+        Variant("l", "lease, fresh key, in one database step", "/stepped/"),
+        Variant("m", "lease, replay", "/leased/", replays=True),
+    ),
+)
+SETUPS = {"leases": LEASES, "tokens": TOKENS, "own": OWN, "flat": FLAT, "requests": REQUESTS, "other": OTHER}
 THROUGHPUT_GOAL = 0.85

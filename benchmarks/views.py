@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 from benchmarks.models import Order, Product
 from idempotency.mixins import IdempotencyKeyMixin, IdempotencyTokenMixin
 from idempotency.models import IdempotencyRecord
+from idempotency.steps import database_step, operation
 
 TABLE = IdempotencyRecord._meta.db_table
 COLUMNS = (
@@ -38,24 +39,27 @@ def create_order(request: Any, *, atomic: bool, insert_too: bool = False) -> Res
     serializer = OrderSerializer(data=request.data)
     serializer.is_valid(raise_exception=True)
     wanted = serializer.validated_data
-    quantity = wanted["quantity"]
     with transaction.atomic() if atomic else nullcontext():
-        product = Product.objects.get(pk=wanted["product"])
-        enough = Product.objects.filter(pk=product.pk, stock__gte=quantity)
-        if not enough.update(stock=F("stock") - quantity):
-            return Response({"detail": "Sold out."}, status=409)
-        order = Order.objects.create(
-            product_id=product.pk,
-            customer_id=request.user.pk,
-            quantity=quantity,
-            total_cents=quantity * product.price_cents,
-            reference=wanted["reference"],
-        )
-        data = {"id": order.pk, "product": product.pk, "quantity": quantity, "total_cents": order.total_cents}
-        data |= {"reference": order.reference, "created_at": order.created_at.isoformat()}
+        data = write_order(wanted["product"], wanted["quantity"], wanted["reference"], request.user.pk)
         if insert_too:
             insert_record_of_same_bytes()
-    return Response(data, status=201, headers={"Location": f"/orders/{order.pk}/"})
+    return Response(data, status=201, headers={"Location": f"/orders/{data['id']}/"})
+
+
+def write_order(product_id: int, quantity: int, reference: str, customer: int) -> dict[str, Any]:
+    product = Product.objects.get(pk=product_id)
+    enough = Product.objects.filter(pk=product.pk, stock__gte=quantity)
+    if not enough.update(stock=F("stock") - quantity):
+        raise serializers.ValidationError({"detail": "Sold out."})
+    order = Order.objects.create(
+        product_id=product.pk,
+        customer_id=customer,
+        quantity=quantity,
+        total_cents=quantity * product.price_cents,
+        reference=reference,
+    )
+    data = {"id": order.pk, "product": product.pk, "quantity": quantity, "total_cents": order.total_cents}
+    return data | {"reference": order.reference, "created_at": order.created_at.isoformat()}
 
 
 def insert_record_of_same_bytes(digest: bytes | None = None) -> None:
@@ -95,6 +99,31 @@ class LookupView(BareView):
 
 class GuardedView(IdempotencyKeyMixin, BareView):
     pass
+
+
+class LeasedView(GuardedView):
+    idempotency_mode = "lease"
+
+
+@database_step()
+def order(product: int, quantity: int, reference: str, customer: int) -> dict[str, Any]:
+    return write_order(product, quantity, reference, customer)
+
+
+@operation("benchmarks.order", steps=[order])
+def order_in_a_step(product: int, quantity: int, reference: str, customer: int) -> dict[str, Any]:
+    return order(product, quantity, reference, customer)
+
+
+class SteppedView(LeasedView):
+    idempotency_steps = order_in_a_step
+
+    def post(self, request: Any) -> Response:
+        serializer = OrderSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        data = order_in_a_step(wanted["product"], wanted["quantity"], wanted["reference"], request.user.pk)
+        return Response(data, status=201, headers={"Location": f"/orders/{data['id']}/"})
 
 
 class TokenView(IdempotencyTokenMixin, BareView):

@@ -18,7 +18,7 @@ from idempotency.database import (
     is_refused_wait,
     sqlstate,
 )
-from idempotency.exceptions import IdempotencyError, OperationInProgress, StoreUnavailable
+from idempotency.exceptions import AlreadyCompleted, IdempotencyError, OperationInProgress, StoreUnavailable
 
 CONFLICT_INSIDE = "The operation lost a conflict and was rolled back: retry with the same key."
 ATTEMPTS, PAUSE_SECONDS = 8, 0.005
@@ -179,7 +179,7 @@ def asked(using: str) -> Iterator[None]:
         if not connections[using].in_atomic_block:
             connections[using].close_if_unusable_or_obsolete()
         raise
-    except (IdempotencyError, DatabaseError):
+    except (IdempotencyError, AlreadyCompleted, DatabaseError):
         raise
     except BaseException:
         # Such as a time limit's, which a signal's handler raises: the statement may go on in the server.

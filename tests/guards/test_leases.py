@@ -75,6 +75,15 @@ def test_a_completed_operation_hands_out_its_response():
     assert not OperationRun.objects.exists()
 
 
+def test_an_answer_from_the_record_keeps_the_connection():
+    complete()
+    before = connection.connection
+    for _ in range(2):
+        with pytest.raises(AlreadyCompleted):
+            complete()
+    assert connection.connection is before is not None
+
+
 @pytest.mark.parametrize("rerun", [False, True])
 def test_another_payload_is_refused_in_every_state(rerun):
     complete("done", rerun=rerun)
