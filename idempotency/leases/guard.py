@@ -129,11 +129,8 @@ class LeaseGuard(RecordGuard):
 
     def _claim(self) -> None:
         with asked(self.using):
-            # First: an insert would wait for an owner that was halted in the middle of a commit, and on
-            # SQLite for all that others are at.
-            found = self._store.find()
-            if found or not self._store.insert():
-                self._take_up(found or self._store.find())
+            if found := self._store.claim():
+                self._take_up(found)
         assert self._store.lease
         self._begin(self._store.lease)
 
@@ -148,10 +145,8 @@ class LeaseGuard(RecordGuard):
         with translated(), self._transaction.opened():
             pass
 
-    def _take_up(self, found: Found | None) -> None:
+    def _take_up(self, found: Found) -> None:
         """Claim a key that has a record, or answer from it."""
-        if found is None:  # freed in between
-            raise OperationInProgress
         store = self._store
         if self._settle(found) and found.is_done and not found.live:
             taken = store.replace(found)

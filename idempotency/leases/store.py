@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -9,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F
 
 from idempotency.database import DUPLICATE_ENTRY, LATER, NOW, error_number, impatient
+from idempotency.exceptions import OperationInProgress
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
 from idempotency.leases.lease import Lease, State, is_free
@@ -48,58 +50,68 @@ class LeaseStore:
         assert self.lease
         return self.lease.complete(response, self.terms.retention, has_run=self.run is not None)
 
-    def insert(self) -> bool:
-        """Claim a key that has no record, without waiting for whoever else does."""
+    def claim(self) -> Found | None:
+        """Claim a key that has no record; else say which it has.
+
+        It is looked for first: an insert would wait for an owner that was halted in the middle of a commit,
+        and on SQLite for all that others are at. Raises OperationInProgress when somebody else was faster.
+        """
         if self.connection.vendor == "postgresql":
-            pk = self._insert_at_once()
+            self._insert_where_none_is()
+        elif found := self.find():
+            return found
         else:
-            with transaction.atomic(using=self.connection.alias):
-                pk = self._insert_in_turn()
-        if pk is not None:
-            self._hold(pk, FIRST_FENCE)
-        return pk is not None
+            with transaction.atomic(using=self.connection.alias) if self.terms.may_go_on else nullcontext():
+                self._insert()
+        if self.lease:
+            return None
+        if (found := self.find()) is None:  # and free again by now
+            raise OperationInProgress
+        return found
 
-    def _insert_at_once(self) -> int | None:
-        """Both rows by one statement: in the middle of a transaction one could be halted, and keep others
+    def _insert_where_none_is(self) -> None:
+        """In one statement, the run too: in the middle of a transaction one could be halted, and keep others
         waiting for how it ends."""
-        insert = f"{self._insert_sql} ON CONFLICT DO NOTHING RETURNING id"
-        values = self._record_values
-        if run := self._new_run():
+        sql = (
+            f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}, expires_at, created_at) "
+            f"SELECT {places(COLUMNS)}, {self._later}, {self._now} "
+            f"WHERE NOT EXISTS (SELECT FROM {TABLE} WHERE key_digest = %s AND scope = %s) "
+            "ON CONFLICT DO NOTHING RETURNING id"
+        )
+        values = (*self._record_values, self.key.key_digest, self.key.scope)
+        run = self._new_run() if self.terms.may_go_on else None
+        if run:
             columns, run_values = columns_of(run, self.connection)
-            insert = (
-                f"WITH record AS ({insert}) INSERT INTO {RUNS} (record_id, {', '.join(columns)}) "
-                f"SELECT id, {', '.join(['%s'] * len(columns))} FROM record RETURNING record_id"
+            sql = (
+                f"WITH record AS ({sql}) INSERT INTO {RUNS} (record_id, {', '.join(columns)}) "
+                f"SELECT id, {places(columns)} FROM record RETURNING record_id"
             )
-            values = (*values, *run_values)
+            values += tuple(run_values)
         with self.connection.cursor() as cursor:
-            cursor.execute(insert, values)
+            cursor.execute(sql, values)
             row = cursor.fetchone()
-        return row[0] if row else None
+        if row:
+            self._hold(row[0], FIRST_FENCE)
+            self.run = run
 
-    def _insert_in_turn(self) -> int | None:
+    def _insert(self) -> None:
         ignoring = "" if self.connection.vendor == "mysql" else " ON CONFLICT DO NOTHING"
         with self.connection.cursor() as cursor:
             try:
                 cursor.execute(
-                    f"{impatient(self.connection)}{self._insert_sql}{ignoring}", self._record_values
+                    f"{impatient(self.connection)}INSERT INTO {TABLE} ({', '.join(COLUMNS)}, expires_at, "
+                    f"created_at) VALUES ({places(COLUMNS)}, {self._later}, {self._now})"
+                    f"{ignoring}",
+                    self._record_values,
                 )
             except IntegrityError as error:
                 if error_number(error) != DUPLICATE_ENTRY:
                     raise
-                return None
+                return
             if cursor.rowcount != 1:
-                return None
-            pk = int(cursor.lastrowid)
-        self._insert_run(pk)
-        return pk
-
-    @property
-    def _insert_sql(self) -> str:
-        places = ", ".join(["%s"] * len(COLUMNS))
-        return (
-            f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}, expires_at, created_at) "
-            f"VALUES ({places}, {self._later}, {self._now})"
-        )
+                return
+            self._hold(int(cursor.lastrowid), FIRST_FENCE)
+        self._insert_run()
 
     @property
     def _record_values(self) -> tuple[Any, ...]:
@@ -125,7 +137,7 @@ class LeaseStore:
             if replaced:
                 self._hold(record.pk, record.fence + 1)
                 self._runs(record.pk).delete()
-                self._insert_run(record.pk)
+                self._insert_run()
         return replaced
 
     def run_of(self, found: Found) -> OperationRun | None:
@@ -162,24 +174,22 @@ class LeaseStore:
     def _hold(self, pk: int, fence: int) -> None:
         self.lease = Lease(self.connection.alias, pk, fence, self.terms.lease, str(self.key))
 
-    def _insert_run(self, pk: int) -> None:
-        if run := self._new_run():
-            run.record_id = pk
-            run.save(using=self.connection.alias, force_insert=True)
+    def _insert_run(self) -> None:
+        if self.terms.may_go_on and self.lease:
+            self.run = self._new_run()
+            self.run.record_id = self.lease.pk
+            self.run.save(using=self.connection.alias, force_insert=True)
 
-    def _new_run(self) -> OperationRun | None:
-        if self.terms.name is None:
-            return None
+    def _new_run(self) -> OperationRun:
         kind, identifier = self.key.principal
-        self.run = OperationRun(
-            name=self.terms.name,
+        return OperationRun(
+            name=self.terms.name or "",
             steps_digest=self.terms.digest,
             is_answer=self.terms.is_answer,
             retention=self.terms.retention,
             principal_kind=kind,
             principal_id=identifier,
         )
-        return self.run
 
     def _runs(self, pk: int) -> Any:
         return OperationRun.objects.using(self.connection.alias).filter(record_id=pk)
@@ -195,3 +205,7 @@ def columns_of(run: OperationRun, connection: BaseDatabaseWrapper) -> tuple[list
     fields = [field for field in run._meta.local_concrete_fields if not field.primary_key]
     values = [field.get_db_prep_save(getattr(run, field.attname), connection) for field in fields]
     return [str(field.column) for field in fields], values
+
+
+def places(columns: list[str]) -> str:
+    return ", ".join(["%s"] * len(columns))

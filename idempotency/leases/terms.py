@@ -33,6 +33,10 @@ class Terms:
         return "" if self.rerun else None
 
     @property
+    def may_go_on(self) -> bool:
+        return self.name is not None
+
+    @property
     def digest(self) -> bytes:
         return self.operation.digest if self.operation else NO_STEPS
 
