@@ -24,7 +24,7 @@ from idempotency.keys import digest
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.responses import StoredResponse
 from idempotency.steps.journal import BEGUN, DONE, Entry, dumped, loaded
-from idempotency.steps.run import plain
+from idempotency.steps.values import plain
 from idempotency.transactions import translated
 
 State = IdempotencyRecord.State

@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -18,7 +16,6 @@ from idempotency.database import DatabaseNow
 from idempotency.exceptions import (
     BrokenCall,
     LeaseLost,
-    NotStorable,
     OperationInProgress,
     OutcomeUnknown,
     StepsChanged,
@@ -27,9 +24,9 @@ from idempotency.exceptions import (
 from idempotency.keys import digest
 from idempotency.models import OperationRun
 from idempotency.payloads import arguments_material
-from idempotency.responses import StoredResponse
 from idempotency.steps.journal import BEGUN, DONE, REFUSED, Entry, dumped, loaded
 from idempotency.steps.step import NOT_DONE, STILL_UNKNOWN, DatabaseStep, Done, OutsideCall, Step
+from idempotency.steps.values import json_of, plain, respelled, spelled
 from idempotency.transactions import (
     CONFLICT_INSIDE,
     GuardedTransaction,
@@ -275,32 +272,3 @@ class Run:
 
     def _changed(self, why: str) -> StepsChanged:
         return StepsChanged(self.operation.name, why, guard=self.guard)
-
-
-def json_of(value: Any, what: str) -> str:
-    """Raises NotStorable unless JSON gives back an equal value."""
-    try:
-        return (StoredResponse.from_result(value).body or b"").decode()
-    except NotStorable as error:
-        raise NotStorable(f"{what}: {error}") from error
-
-
-def plain(result: Any, name: str) -> Any:
-    """As whoever goes on will have it, and no part of what the caller may change."""
-    return json.loads(json_of(result, f"The result of the step {name}"))
-
-
-def spelled(refusal: Exception) -> list[Any]:
-    """What makes the same exception again."""
-    arguments: list[Any] = [str(refusal)]
-    with suppress(NotStorable):
-        arguments = plain(list(refusal.args), "")
-    return [type(refusal).__qualname__, arguments]
-
-
-def respelled(step: Step[..., Any], value: list[Any]) -> Exception:
-    name, arguments = value
-    kinds: list[Callable[..., Exception]] = [kind for kind in step.refusals if kind.__qualname__ == name]
-    if not kinds:
-        raise TypeError(f"{step.name} was refused by {name}, which is not among its refusals: add it there.")
-    return kinds[0](*arguments)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.leases.programs import CALLS, PLAN
 from tests.processes.provider import Provider
 
 
@@ -17,3 +18,9 @@ def provider(provider_process, monkeypatch):
     provider_process.reset()
     monkeypatch.setenv("PROVIDER_URL", provider_process.url)
     return provider_process
+
+
+@pytest.fixture(autouse=True)
+def nothing_planned():
+    CALLS.clear()
+    PLAN.clear()

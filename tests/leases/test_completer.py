@@ -15,19 +15,18 @@ from idempotency.signals import recovered
 from idempotency.steps import on_behalf_of, operation
 from tests.conftest import State, let_lease_pass
 from tests.guards.test_leases import abandon
-from tests.leases.test_faults import PAYMENT, paid, pay
-from tests.leases.test_steps import (
+from tests.leases.programs import (
     CALLS,
     PLAN,
     Refused,
     call,
     call_and_ask,
     finish,
-    nothing_planned,  # noqa: F401  (a fixture)
     orders,
     run_once,
     write,
 )
+from tests.leases.test_faults import PAYMENT, paid, pay
 from tests.processes.provider import Fault
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("users")]

@@ -16,7 +16,7 @@ from idempotency.nesting import innermost
 from idempotency.steps import operation
 from tests.conftest import in_a_thread, let_lease_pass
 from tests.guards.test_leases import complete, lease_guard, on_sqlite
-from tests.leases.test_steps import orders, run_once, write
+from tests.leases.programs import orders, run_once, write
 from tests.processes.gates import STUCK
 from tests.project.models import Order
 

@@ -23,13 +23,12 @@ from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.steps import downstream_key, on_behalf_of, operation
 from idempotency.views import TokenView as TokenIssuingView
 from tests.conftest import State, problem, urlconf
-from tests.leases.test_steps import (
+from tests.leases.programs import (
     CALLS,
     PLAN,
     befall,
     call,
     finish,
-    nothing_planned,  # noqa: F401  (a fixture)
     orders,
     write,
 )
