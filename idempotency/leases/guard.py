@@ -104,9 +104,9 @@ class LeaseGuard(RecordGuard):
         self._is_entered = False
         failure = error
         try:
+            super().__exit__(kind, error, traceback)
             if isinstance(error, LeaseLost):
                 self._settle_lost()
-            super().__exit__(kind, error, traceback)
         except BaseException as raised:
             failure = raised
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+from copy import deepcopy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -60,6 +61,8 @@ class Run:
         """The call whose outcome this run does not know."""
         self.cause: Exception | None = None
         """What the call itself has raised."""
+        self.failed: tuple[str, BaseException] | None = None
+        """The step that left the point where it was, and by what."""
         self.refusal: Exception | None = None
         """The last one that is kept: what the operation is left by, perhaps."""
         self._arguments = row.arguments
@@ -124,6 +127,7 @@ class Run:
             self.refusal = refusal
             raise
         except BaseException as error:
+            self.failed = step.name, error
             work.roll_back(error)
             if (conflict := work.conflict_behind(error)) and not isinstance(error, OperationInProgress):
                 raise OperationInProgress(CONFLICT_INSIDE) from conflict
@@ -167,6 +171,13 @@ class Run:
             )
         if self.broken:
             raise BrokenCall(self.broken)
+        if self.failed:
+            failed, error = self.failed
+            # The next run would find the step to succeed, perhaps, and go another way than this one.
+            raise RuntimeError(
+                f"{step.name} is called after {failed} has failed: to go on after {type(error).__name__}, "
+                "name it among the refusals there."
+            ) from error
         if self.lease.is_lost:
             raise LeaseLost
         if is_within_transaction(self.lease.using):
@@ -185,7 +196,8 @@ class Run:
         if entry.state == REFUSED:
             self.refusal = respelled(step, entry.value)
             raise self.refusal
-        return entry.value
+        # Not what the journal itself has: the caller may change it.
+        return deepcopy(entry.value)
 
     def _within(self, step: Step[..., Any], bound: inspect.BoundArguments) -> Any:
         self.current = step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -26,16 +26,34 @@ def plain(result: Any, name: str) -> Any:
 
 
 def spelled(refusal: Exception) -> list[Any]:
-    """What makes the same exception again."""
+    """What makes the same exception again: its class and those above it, its arguments, its attributes."""
+    names = [kind.__qualname__ for kind in type(refusal).__mro__ if issubclass(kind, Exception)]
     arguments: list[Any] = [str(refusal)]
     with suppress(NotStorable):
         arguments = plain(list(refusal.args), "")
-    return [type(refusal).__qualname__, arguments]
+    attributes = {}
+    for name, value in vars(refusal).items():
+        with suppress(NotStorable):
+            attributes[name] = plain(value, "")
+    return [names, arguments, attributes]
 
 
 def respelled(step: Step[..., Any], value: list[Any]) -> Exception:
-    name, arguments = value
-    kinds: list[Callable[..., Exception]] = [kind for kind in step.refusals if kind.__qualname__ == name]
-    if not kinds:
-        raise TypeError(f"{step.name} was refused by {name}, which is not among its refusals: add it there.")
-    return kinds[0](*arguments)
+    names, arguments, attributes = value
+    kinds = {kind.__qualname__: kind for refusal in step.refusals for kind in derived(refusal)}
+    kind = next((kinds[name] for name in names if name in kinds), None)
+    if kind is None:
+        raise TypeError(
+            f"{step.name} was refused by {names[0]}, which is not among its refusals: add it there."
+        )
+    # Not by its constructor, which may take other arguments than it hands on.
+    refusal = kind.__new__(kind, *arguments)
+    refusal.args = tuple(arguments)
+    vars(refusal).update(attributes)
+    return refusal
+
+
+def derived(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for derivate in kind.__subclasses__():
+        yield from derived(derivate)
+    yield kind

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 
 from tests.leases.programs import CALLS, PLAN
 from tests.processes.provider import Provider
@@ -24,3 +25,9 @@ def provider(provider_process, monkeypatch):
 def nothing_planned():
     CALLS.clear()
     PLAN.clear()
+
+
+@pytest.fixture(autouse=True)
+def every_guard_was_left():
+    yield
+    assert not connection.__dict__.get("idempotency_guards")

@@ -277,3 +277,80 @@ def test_an_operation_knows_on_whose_behalf_it_runs():
 
     run = idempotent(key="reference", mode="lease", scope=lambda reference: ("tenant", "acme"))(run)
     assert run("a") == ["tenant", "acme"]
+
+
+# What the journal survives
+
+
+@database_step()
+def pick(reference):
+    return ["a", "b", "c"]
+
+
+def test_a_result_that_is_told_again_and_changed_by_its_caller_stays_as_it_was():
+    @operation("test-changing-results", steps=[pick, call])
+    def run(reference):
+        items, told = pick(reference), []
+        while items:
+            told.append(call(items.pop())[0])
+        return told
+
+    run = idempotent(key="reference", mode="lease")(run)
+    for _ in range(3):
+        PLAN["call"] = LookupError()
+        with pytest.raises(BrokenCall):
+            run("a")
+        CALLS.clear()
+    assert run("a") == ["c", "b", "a"]
+
+
+class Declined(Exception):
+    """Has another constructor than its arguments say, and what is no JSON."""
+
+    def __init__(self, code, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code, self.answer = code, object()
+
+
+class Stolen(Declined):
+    pass
+
+
+@outside_call(when_broken="retry", refusals=(Declined,))
+def decline(reference):
+    CALLS.append(reference)
+    raise Stolen(43, "stolen")
+
+
+def test_a_refusal_is_told_again_whatever_its_class():
+    @operation("test-declining", steps=[decline, write])
+    def run(reference):
+        try:
+            decline(reference)
+        except Declined as declined:
+            write(reference)
+            return [type(declined).__name__, str(declined), declined.code]
+
+    run = idempotent(key="reference", mode="lease")(run)
+    PLAN["write"] = LookupError()
+    with pytest.raises(LookupError):
+        run("a")
+    assert run("a") == ["Stolen", "43: stolen", 43]
+    assert CALLS == ["a"]
+
+
+def test_after_a_failure_that_is_no_refusal_no_other_step_is_called():
+    @operation("test-passing-over", steps=[write, finish])
+    def run(reference):
+        try:
+            return write(reference)
+        except LookupError:
+            return finish(reference, "passed over")
+
+    run = idempotent(key="reference", mode="lease")(run)
+    PLAN["write"] = LookupError("no stock")
+    with pytest.raises(RuntimeError, match="name it among the refusals"):
+        run("a")
+    assert orders() == []
+    run("a")
+    assert orders() == [""]
