@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connection
+from django.db import connections
 
 from tests.leases.programs import CALLS, PLAN
 from tests.processes.provider import Provider
@@ -30,4 +30,4 @@ def nothing_planned():
 @pytest.fixture(autouse=True)
 def every_guard_was_left():
     yield
-    assert not connection.__dict__.get("idempotency_guards")
+    assert not connections["default"].__dict__.get("idempotency_guards")
