@@ -332,3 +332,9 @@ def test_a_lease_within_a_transaction_of_the_request_is_an_error(found, monkeypa
 
     assert found(viewset(idempotency_mode="lease", idempotency_wait=timedelta(seconds=1))) == {"E025"}
     assert found(Free.as_view({"post": "create"})) == set()
+
+
+@pytest.mark.parametrize("value", [30, timedelta(0), timedelta.max])
+def test_a_setting_that_is_no_length_of_a_lease(found, settings, value):
+    settings.IDEMPOTENCY_LEASE = value
+    assert found() == {"E026"}

@@ -7,7 +7,7 @@ E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS, E014
 model's transitions, E016 its ordering, E017 a lookup that is not unique, E018 a log in another database,
 E019 ledger fields, E020 IDEMPOTENCY_UNIQUE_IDS, E021 a medium that cannot keep unique ids,
 E022 IDEMPOTENCY_LOCKS, E023 a medium that cannot keep locks, E024 a fenced model without its lock,
-E025 mode lease under ATOMIC_REQUESTS.
+E025 mode lease under ATOMIC_REQUESTS, E026 durations of leases.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,

@@ -23,6 +23,11 @@ from idempotency.policies import SAFE_METHODS
 METHODS = {*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE"}
 # Longer ones overflow the databases' times and intervals.
 LONGEST_RETENTION = timedelta(days=36_500)
+SHORTEST = {
+    "IDEMPOTENCY_LEASE": timedelta(seconds=1),
+    "IDEMPOTENCY_RENEW_FOR": timedelta(0),
+    "IDEMPOTENCY_RECONCILE_AFTER": timedelta(0),
+}
 BUSY_CALLER = 10
 """Requests a second in the example of what a caller without a throttle can store."""
 
@@ -30,8 +35,20 @@ BUSY_CALLER = 10
 def check_settings() -> Iterator[CheckMessage]:
     yield from check_retention(getattr(settings, "IDEMPOTENCY_RETENTION", timedelta(hours=24)))
     yield from check_wait(getattr(settings, "IDEMPOTENCY_WAIT", timedelta(0)))
+    for name_of_setting, shortest in SHORTEST.items():
+        yield from check_duration(name_of_setting, shortest)
     for name_of_setting in ("IDEMPOTENCY_HEADER", "IDEMPOTENCY_TOKEN_HEADER"):
         yield from check_header(name_of_setting, getattr(settings, name_of_setting, "Idempotency-Key"))
+
+
+def check_duration(setting: str, shortest: timedelta) -> Iterator[CheckMessage]:
+    value = getattr(settings, setting, shortest)
+    if not isinstance(value, timedelta) or not shortest <= value <= LONGEST_RETENTION:
+        yield Error(
+            f"{setting} is {value!r}, which is no time to work with.",
+            hint=f"Give a datetime.timedelta of at least {shortest.total_seconds():g} seconds.",
+            id="idempotency.E026",
+        )
 
 
 def check_header(setting: str, value: Any) -> Iterator[CheckMessage]:
