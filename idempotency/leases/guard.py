@@ -184,6 +184,7 @@ class LeaseGuard(RecordGuard):
             return super()._finish(response)
         if self.run.is_broken:
             raise BrokenCall(self.run.broken)
+        self.run.require_ended()
         # Its steps have committed what it wrote.
         self._record_without_writes(response)
 

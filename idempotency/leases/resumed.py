@@ -50,6 +50,7 @@ class ResumedGuard(LeaseGuard):
         assert self.run
         if self.run.broken:
             raise BrokenCall(self.run.broken)
+        self.run.require_ended()
         with translated(), self._transaction.opened():
             pass
         if not self.run.lease.finish(self.retention):

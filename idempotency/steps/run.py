@@ -27,7 +27,7 @@ from idempotency.models import OperationRun
 from idempotency.payloads import arguments_material
 from idempotency.steps.journal import BEGUN, DONE, REFUSED, Entry, dumped, loaded
 from idempotency.steps.step import NOT_DONE, STILL_UNKNOWN, DatabaseStep, Done, OutsideCall, Step
-from idempotency.steps.values import json_of, plain, respelled, spelled
+from idempotency.steps.values import json_of, plain, respelled, spelled, storable
 from idempotency.transactions import (
     CONFLICT_INSIDE,
     GuardedTransaction,
@@ -83,6 +83,12 @@ class Run:
     def is_broken(self) -> bool:
         return self.broken is not None
 
+    def require_ended(self) -> None:
+        """Raises StepsChanged where this run came to fewer points than an earlier one: an answer to it would
+        leave out what was done, or a call of which nobody knows."""
+        if self._next < len(self.entries):
+            raise self._changed(f"it ended before it came to {self.entries[self._next].step}")
+
     @property
     def downstream_key(self) -> str:
         """The same for the same call of the same operation, whoever makes it again."""
@@ -104,7 +110,7 @@ class Run:
         gone on with without its caller."""
         error = f"{type(failure).__name__}: {failure}"[:LONGEST_ERROR] if failure else ""
         if self.lease.end():
-            self._runs.update(last_error=error, resume_at=DatabaseNow() + pause if pause else None)
+            self._runs.update(last_error=storable(error), resume_at=DatabaseNow() + pause if pause else None)
 
     # Steps
 
@@ -132,7 +138,14 @@ class Run:
             if (conflict := work.conflict_behind(error)) and not isinstance(error, OperationInProgress):
                 raise OperationInProgress(CONFLICT_INSIDE) from conflict
             raise
-        work.commit()
+        try:
+            work.commit()
+        except BaseException as error:
+            if work.committed:  # and it was a hook that failed
+                self._reach(entry)
+            else:
+                self.failed = step.name, error
+            raise
         self._reach(entry)
         return result
 
@@ -262,9 +275,11 @@ class Run:
                 with asked(self.lease.using), transaction.atomic(using=self.lease.using):
                     self._note(entry)
                 break
-            except StoreUnavailable:
-                if attempt == ATTEMPTS:
-                    raise
+            except BaseException as error:
+                if isinstance(error, StoreUnavailable) and attempt < ATTEMPTS:
+                    continue
+                self.failed = entry.step, error
+                raise
         self._reach(entry, reached=reached)
 
     def _note(self, entry: Entry) -> None:

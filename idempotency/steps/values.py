@@ -25,6 +25,11 @@ def plain(result: Any, name: str) -> Any:
     return json.loads(json_of(result, f"The result of the step {name}"))
 
 
+def storable(text: str) -> str:
+    """As every database's text column takes it."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
 def spelled(refusal: Exception) -> list[Any]:
     """What makes the same exception again: its class and those above it, its arguments, its attributes."""
     names = [kind.__qualname__ for kind in type(refusal).__mro__ if issubclass(kind, Exception)]
