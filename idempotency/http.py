@@ -111,10 +111,15 @@ class RequestGuard:
                 self.record = record
                 entered.enter_context(record)
             self._refusing = "token"
-            token = self.policy.idempotency_token_guard(self.request, record)
-            if token:
-                self.token = token
-                entered.enter_context(token)
+            try:
+                self.token = self.policy.idempotency_token_guard(self.request, record)
+                if self.token:
+                    entered.enter_context(self.token)
+            except BaseException:
+                if record:
+                    # The view has not begun: it is known what it has done.
+                    record.abandon()
+                raise
             self._refusing = "record" if record else "token"
             self._entered = entered.pop_all()
         self.is_open = True

@@ -79,7 +79,6 @@ def test_a_record_that_is_gone_is_not_found(decider):
     ("fields", "why"),
     [
         ({"state": State.COMPLETED}, "It was done"),
-        ({"state": State.FINISHED}, "It was done"),
         ({"expires": HOUR}, "It is being worked on"),
     ],
 )

@@ -37,7 +37,7 @@ logger = logging.getLogger("idempotency")
 
 def undecidable(record: Any) -> str | None:
     """Why there is nothing to decide about a record, with ``live`` by its database's clock."""
-    if record.state in IdempotencyRecord.DONE:
+    if record.state == State.COMPLETED:
         return _("It was done.")
     if record.state == State.RUNNING and record.live:
         return _("It is being worked on: wait until it ends, or its time is over.")

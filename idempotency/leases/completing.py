@@ -16,7 +16,13 @@ from django.utils.module_loading import autodiscover_modules
 
 from idempotency import conf
 from idempotency.database import DatabaseNow
-from idempotency.exceptions import LeaseLost, OperationInProgress, OutcomeUnknown, StepsChanged
+from idempotency.exceptions import (
+    AlreadyCompleted,
+    LeaseLost,
+    OperationInProgress,
+    OutcomeUnknown,
+    StepsChanged,
+)
 from idempotency.leases.lease import Lease, is_free
 from idempotency.leases.resumed import ResumedGuard, stored_key
 from idempotency.models import IdempotencyRecord, OperationRun
@@ -129,7 +135,7 @@ def resumed(record: IdempotencyRecord) -> Treated:
         return Treated(record, Outcome.WAITS, str(error))
     except OutcomeUnknown:
         return Treated(record, Outcome.UNKNOWN, OPERATOR_DECIDES)
-    except LeaseLost:
+    except (LeaseLost, AlreadyCompleted):
         return Treated(record, Outcome.TAKEN)
     except Exception as error:
         if guard.run and error is guard.run.refusal:

@@ -2,14 +2,14 @@
 
 Each function is one transaction, and takes the record as the operator saw it, its run included
 (``select_related("run")``). It raises DecisionRefused, and writes nothing, unless the record still is the
-same: in that state, under that fence, with that journal, and neither done nor somebody's. The fence goes up
-by one, so that an owner who comes late changes nothing. Where the database does not answer, or somebody else
-has the rows, it raises StoreUnavailable or OperationInProgress.
+same: in that state, under that fence, with that journal, and neither completed nor somebody's. The fence goes
+up by one, so that an owner who comes late changes nothing. Where the database does not answer, or somebody
+else has the rows, it raises StoreUnavailable or OperationInProgress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -41,7 +41,8 @@ def mark_done(record: IdempotencyRecord, response: StoredResponse) -> None:
         "body_state": response.body_state,
         "expires_at": DatabaseNow() + (run.retention if run else conf.retention()),
     }
-    with _decided(record, answer) as runs:
+    # One that is finished is perhaps not to be answered otherwise, since its steps are others by now.
+    with _decided(record, answer, (State.UNKNOWN, State.FINISHED)) as runs:
         runs.delete()
 
 
@@ -89,10 +90,12 @@ def _let_go_on(record: IdempotencyRecord, entries: list[Entry]) -> None:
 
 
 @contextmanager
-def _decided(record: IdempotencyRecord, values: dict[str, Any]) -> Iterator[QuerySet[OperationRun]]:
+def _decided(
+    record: IdempotencyRecord, values: dict[str, Any], states: Collection[int] = (State.UNKNOWN,)
+) -> Iterator[QuerySet[OperationRun]]:
     """Write the record, and hand out its run to be written after it, as everybody does who writes both."""
     using, seen = record._state.db, run_of(record)
-    nobodys = Q(state=State.UNKNOWN) | Q(state=State.RUNNING, expires_at__lte=DatabaseNow())
+    nobodys = Q(state__in=states) | Q(state=State.RUNNING, expires_at__lte=DatabaseNow())
     same = IdempotencyRecord.objects.using(using).filter(
         nobodys, pk=record.pk, state=record.state, fence=record.fence
     )

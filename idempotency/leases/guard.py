@@ -216,6 +216,9 @@ class LeaseGuard(RecordGuard):
             logger.warning("not given back, and free when its time is over: %s (%s)", lease, error)
         return None
 
+    def _has_done_nothing(self, failure: BaseException | None) -> bool:
+        return self._is_known and (self._abandoned or failure is None)
+
     def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         is_refusal = isinstance(failure, IdempotencyError)
         if self.run and failure is not None and failure is self.run.refusal:
@@ -227,7 +230,7 @@ class LeaseGuard(RecordGuard):
                 # No defect of the program's: whoever retries is answered.
                 logger.error("broke in %s: %s", self.run.broken, lease, exc_info=failure)
                 return BrokenCall(self.run.broken)
-        elif self.run or self.terms.rerun or (self._is_known and failure is None):
+        elif self.run or self.terms.rerun or self._has_done_nothing(failure):
             lease.forget()
         elif lease.lose_sight() and is_refusal:
             # Whoever is told to retry would then be told this.

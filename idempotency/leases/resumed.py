@@ -58,6 +58,12 @@ class ResumedGuard(LeaseGuard):
             raise LeaseLost
         self._transaction.commit()
 
+    def _settle_lost(self) -> None:
+        """Nobody is here to be answered."""
+
+    def _require_same_payload(self, found: Found) -> None:
+        """Of nobody who asks."""
+
     def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         assert self.run
         if failure is not None and failure is self.run.refusal:

@@ -87,6 +87,11 @@ class RecordGuard:
         self._abandoned = True
 
     @property
+    def operation_key(self) -> ScopedKey:
+        """Of which downstream keys are made, also within guards that have keys of their own."""
+        return self.key
+
+    @property
     def is_one_transaction(self) -> bool:
         """Whether everything inside commits together."""
         return True

@@ -16,7 +16,7 @@ def downstream_key(name: str = "") -> str:
 
     Within a step, ask the step: ``charge.downstream_key``.
     """
-    key: ScopedKey | None = innermost("key")
+    key: ScopedKey | None = innermost("operation_key") or innermost("key")
     if key is None:
         raise RuntimeError(
             "A downstream key is derived from the operation's own, and none is under way here."

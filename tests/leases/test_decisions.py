@@ -141,9 +141,14 @@ def test_what_somebody_works_on_is_not_decided(decide, unknown):
     decide(looked_at())
 
 
-@pytest.mark.parametrize("state", IdempotencyRecord.DONE)
-def test_what_is_done_is_not_decided(decide, unknown, state):
-    IdempotencyRecord.objects.update(state=state, expires_at=DatabaseNow() - DAY)
+def test_what_was_finished_and_cannot_be_answered_otherwise_is_by_an_operator(unknown, alice):
+    IdempotencyRecord.objects.update(state=State.FINISHED)
+    DECISIONS["done"](looked_at())
+    assert pay(alice, "unknown").content == ANSWER.body
+
+
+def test_what_is_completed_is_not_decided(decide, unknown):
+    IdempotencyRecord.objects.update(state=State.COMPLETED, expires_at=DatabaseNow() - DAY)
     with pytest.raises(DecisionRefused):
         decide(looked_at())
 

@@ -77,6 +77,14 @@ class TokenView(IdempotencyTokenMixin, SteppedView):
     pass
 
 
+class RepeatableTokenView(IdempotencyTokenMixin, RepeatableView):
+    pass
+
+
+class PlainTokenView(IdempotencyTokenMixin, PlainView):
+    pass
+
+
 @idempotent_view(mode="lease", steps=operate)
 def function(request):
     return JsonResponse(operate(json.loads(request.body)["reference"]), status=201)
@@ -119,6 +127,8 @@ def views(settings):
         path("repeatable/", RepeatableView.as_view()),
         path("anonymous/", AnonymousView.as_view()),
         path("token/", TokenView.as_view()),
+        path("repeatable-token/", RepeatableTokenView.as_view()),
+        path("plain-token/", PlainTokenView.as_view()),
         path("default/tokens/", TokenIssuingView.as_view()),
         *(path(f"{name}/", view) for name, view in STEPPED.items()),
     )
@@ -216,6 +226,26 @@ def test_a_token_is_spent_once_by_all_attempts_under_one_key(alice):
     assert spend("key-1").status_code == 201
     assert spend("key-1")["Idempotency-Replayed"] == "true"
     assert orders() == ["", "finished"]
+
+
+@pytest.mark.parametrize("token", [None, "x", "x" * 32], ids=["none", "malformed", "never issued"])
+def test_of_what_a_token_has_refused_the_outcome_is_known(alice, token):
+    headers = {"Idempotency-Token": token} if token else {}
+    answer = alice.once("/plain-token/", {"reference": "a"}, "key-1", format="json", headers=headers)
+    assert answer.status_code in (400, 410)
+    assert not IdempotencyRecord.objects.exists()
+    headers = {"Idempotency-Token": alice.token()}
+    answer = alice.once("/plain-token/", {"reference": "a"}, "key-1", format="json", headers=headers)
+    assert answer.status_code == 201
+
+
+def test_a_downstream_key_is_the_operations_whatever_token_it_brings(alice):
+    PLAN["view"] = LookupError()
+    for status in (500, 201):
+        headers = {"Idempotency-Token": alice.token()}
+        answer = alice.once("/repeatable-token/", {"reference": "a"}, "key-1", format="json", headers=headers)
+        assert answer.status_code == status
+    assert (len(CALLS), len(set(CALLS))) == (2, 1)
 
 
 def test_under_atomic_requests_it_is_told_what_to_do(alice, monkeypatch):
