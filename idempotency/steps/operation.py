@@ -15,6 +15,7 @@ from idempotency.steps.step import OutsideCall, Step
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MAX_NAME = 255
 _registered: dict[str, Operation[Any, Any]] = {}
 NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
@@ -43,6 +44,8 @@ class Operation(Generic[P, R]):
         update_wrapper(self, function)
         self.function = function
         self.name = name or f"{function.__module__}.{function.__qualname__}"
+        if len(self.name) > MAX_NAME:
+            raise TypeError(f"The name {self.name!r} is longer than {MAX_NAME} characters.")
         self.steps = {step.name: step for step in steps}
         facts = [fact for step in steps for fact in step.facts]
         self.digest = digest(b"idem-steps", (str(version), *facts))

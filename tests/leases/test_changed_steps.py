@@ -193,6 +193,7 @@ def generator():
     "decorate",
     [
         lambda: operation("x", steps=[])(lambda reference: None),
+        lambda: operation("x" * 256, steps=[write])(lambda reference: None),
         lambda: operation("x", steps=[print])(lambda reference: None),
         lambda: operation("x", steps=[write, write])(lambda reference: None),
         lambda: operation("x", steps=[write])(coroutine()),
