@@ -86,6 +86,17 @@ def test_a_view_that_answers_without_its_operation_does_not_hide_what_that_has_d
     assert len(set(CALLS)) == 1
 
 
+def test_nor_does_the_completer_where_the_operation_is_not_the_whole_answer():
+    @idempotent(key="reference", mode="lease", steps=run_shorter)
+    def run(reference):
+        return run_shorter(reference)
+
+    break_off(run)
+    PLAN["stop"] = True
+    assert [treated.outcome for treated in Completer("default").run()] == ["waits"]
+    assert IdempotencyRecord.objects.get().state == State.RUNNING
+
+
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"], ids=["NUL", "surrogate"])
 def test_an_error_that_no_column_takes_does_not_hide_itself(text):
     run = once(run_shorter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 
 import pytest
@@ -12,13 +13,14 @@ from idempotency.decorators import idempotent
 from idempotency.leases.completing import Completer, Outcome
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.signals import recovered
-from idempotency.steps import on_behalf_of, operation
-from tests.conftest import State, let_lease_pass
+from idempotency.steps import on_behalf_of, operation, outside_call
+from tests.conftest import State, in_a_thread, let_lease_pass
 from tests.guards.test_leases import abandon
 from tests.leases.programs import (
     CALLS,
     PLAN,
     Refused,
+    befall,
     call,
     call_and_ask,
     finish,
@@ -228,6 +230,38 @@ def announced_recoveries():
     recovered.connect(hear)
     yield heard
     recovered.disconnect(hear)
+
+
+@outside_call(when_broken="retry")
+def call_slowly(reference):
+    befall("call_slowly")
+    if meanwhile := PLAN.pop("meanwhile", None):
+        meanwhile()
+    return "called"
+
+
+@pytest.mark.parametrize("is_answer", [True, False], ids=["the answer", "within it"])
+def test_a_completer_that_comes_late_leaves_it_to_who_has_taken_over(is_answer):
+    @operation(f"test-late-{is_answer}", steps=[write, call_slowly])
+    def slow(reference):
+        write(reference)
+        return call_slowly(reference)
+
+    def around(reference):
+        return slow(reference)
+
+    options = {"key": "reference", "mode": "lease", "operation": "run"}
+    run = idempotent(**options)(slow) if is_answer else idempotent(**options, steps=slow)(around)
+    be_killed("a", run=run, at="call_slowly")
+
+    def take_over():
+        let_lease_pass()
+        run("a")
+
+    PLAN["meanwhile"] = partial(in_a_thread, take_over)
+    assert outcomes() == [Outcome.TAKEN]
+    assert run("a") == "called"
+    assert orders() == [""]
 
 
 @pytest.mark.parametrize(

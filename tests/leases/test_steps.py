@@ -38,7 +38,7 @@ from tests.leases.programs import (
     run_once,
     write,
 )
-from tests.project.models import Order
+from tests.project.models import Order, Parcel
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pytest.mark.pgbouncer]
 
@@ -264,6 +264,19 @@ def test_a_key_without_steps_is_the_same_for_whoever_runs_again():
     assert keys[0] != keys[1]
 
 
+def test_within_another_guard_a_downstream_key_is_still_the_operations():
+    keys = []
+
+    @idempotent(key="reference", mode="lease", rerun=True)
+    def run(reference):
+        keys.append(downstream_key())
+        with Parcel.objects.create(reference=reference).transition("packed"):
+            keys.append(downstream_key())
+
+    run("a")
+    assert keys[0] == keys[1]
+
+
 def test_keys_and_callers_are_of_what_is_under_way():
     for ask in (downstream_key, on_behalf_of, lambda: call.downstream_key):
         with pytest.raises(RuntimeError, match="under way"):
@@ -292,15 +305,18 @@ def test_a_result_that_is_told_again_and_changed_by_its_caller_stays_as_it_was()
     def run(reference):
         items, told = pick(reference), []
         while items:
+            if len(told) == PLAN.get("so far"):
+                PLAN["call"] = LookupError()
             told.append(call(items.pop())[0])
         return told
 
     run = idempotent(key="reference", mode="lease")(run)
-    for _ in range(3):
-        PLAN["call"] = LookupError()
+    # Each run has one call more, and so writes the journal that it was told from.
+    for so_far in range(3):
+        PLAN["so far"] = so_far
         with pytest.raises(BrokenCall):
             run("a")
-        CALLS.clear()
+    del PLAN["so far"]
     assert run("a") == ["c", "b", "a"]
 
 
