@@ -264,6 +264,13 @@ def test_a_completer_that_comes_late_leaves_it_to_who_has_taken_over(is_answer):
     assert orders() == [""]
 
 
+def test_a_completer_that_comes_late_leaves_it_to_who_is_at_work():
+    run = run_once(write, call_slowly)
+    be_killed("a", run=run, at="call_slowly")
+    PLAN["meanwhile"] = partial(in_a_thread, lambda: IdempotencyRecord.objects.update(fence=9))
+    assert outcomes() == [Outcome.TAKEN]
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
