@@ -107,7 +107,7 @@ def test_a_session_that_is_killed_loses_its_locks(name, at, losses):
     alias = at(services.zookeeper.hosts)
     with losing(name, alias) as held:
         kill_session(held)
-    assert losses == [name]
+    wait_until(lambda: losses == [name])
     with lock(name, alias=alias, wait=STUCK) as held:
         assert not held.lost
 
@@ -121,7 +121,7 @@ def test_a_connection_that_is_cut_loses_its_locks_although_the_session_goes_on(n
         cable.mend()
         wait_until(lambda: held.store.session.is_connected)
         assert held.store.session.client.client_id == session
-    assert losses == [name]
+    wait_until(lambda: losses == [name])
 
 
 def test_whoever_asks_is_told_lost_when_the_connection_goes_meanwhile(name, at, cable):
@@ -239,4 +239,4 @@ def test_a_server_that_stands_still_loses_the_locks_that_were_taken_there(name, 
         wait_until(lambda: held.lost)
         wait_until(lambda: held.store.session.is_connected)
     ensemble.go_on(member)
-    assert losses == [name]
+    wait_until(lambda: losses == [name])
