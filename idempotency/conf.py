@@ -10,6 +10,16 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 LONGEST_WAIT = timedelta(seconds=10)
+BROKER: dict[str, Any] = {"URL": None, "TRANSPORT_OPTIONS": {}}
+CONSUMER: dict[str, Any] = {
+    "BROKER": "default",
+    "QUEUE": None,
+    "QUEUE_ARGUMENTS": None,
+    "EXCHANGE": "",
+    "ROUTING_KEYS": (),
+    "PREFETCH": 10,
+    "MAX_ATTEMPTS": 10,
+}
 
 
 def header() -> str:
@@ -46,6 +56,17 @@ def renew_for() -> timedelta:
 def reconcile_after() -> timedelta:
     """IDEMPOTENCY_RECONCILE_AFTER: when to ask again for the outcome of a call that was not known."""
     return duration("IDEMPOTENCY_RECONCILE_AFTER", timedelta(seconds=10))
+
+
+def inbox_retention() -> timedelta:
+    """IDEMPOTENCY_INBOX_RETENTION: for how long a message that was handled is known, and not handled again,
+    and a dead letter's failures are shown. Longer than any broker or producer sends it again."""
+    return duration("IDEMPOTENCY_INBOX_RETENTION", timedelta(days=7))
+
+
+def outbox_retention() -> timedelta:
+    """IDEMPOTENCY_OUTBOX_RETENTION: how long a published message is kept, to be looked at."""
+    return duration("IDEMPOTENCY_OUTBOX_RETENTION", timedelta(days=7))
 
 
 def duration(name: str, default: timedelta) -> timedelta:
@@ -99,6 +120,32 @@ def medium(setting: str, alias: str, defaults: Mapping[str, Any]) -> dict[str, A
             f"{setting}[{alias!r}] has unknown options: {', '.join(unknown)}. It takes {', '.join(defaults)}."
         )
     return {**defaults, **options}
+
+
+def consumer(name: str) -> dict[str, Any]:
+    """IDEMPOTENCY_CONSUMERS: where a consumer's messages come from. A consumer need not be there: by default
+    its queue has its name, on the broker "default".
+
+    Raises ImproperlyConfigured for an unknown option.
+    """
+    consumers = getattr(settings, "IDEMPOTENCY_CONSUMERS", {})
+    if not isinstance(consumers, Mapping):
+        raise ImproperlyConfigured(f"IDEMPOTENCY_CONSUMERS must be a dict of consumers, not {consumers!r}.")
+    defaults = CONSUMER | {"QUEUE": name}
+    return medium("IDEMPOTENCY_CONSUMERS", name, defaults) if name in consumers else defaults
+
+
+def broker(alias: str) -> dict[str, Any]:
+    """IDEMPOTENCY_BROKERS: an alias's URL as kombu takes it, and TRANSPORT_OPTIONS.
+
+    Raises ImproperlyConfigured for an unknown alias or option, and without a URL.
+    """
+    options = medium("IDEMPOTENCY_BROKERS", alias, BROKER)
+    if not isinstance(options["URL"], str) or "://" not in options["URL"]:
+        raise ImproperlyConfigured(
+            f'IDEMPOTENCY_BROKERS[{alias!r}] needs a URL, such as "amqp://user:password@host:5672//".'
+        )
+    return options
 
 
 def aliases(setting: str) -> list[str]:

@@ -36,6 +36,20 @@ class Fingerprint:
         return VERSION + hmac.digest(mac_key(secret), self.material, "sha256")[:MAC_SIZE]
 
 
+class AnyPayload(Fingerprint):
+    """Of what is known by its id alone, or of what nobody asks for."""
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    @property
+    def value(self) -> bytes:
+        return bytes(1 + MAC_SIZE)
+
+    def matches(self, stored: bytes) -> bool:
+        return True
+
+
 @lru_cache(maxsize=8)
 def mac_key(secret: str | bytes) -> bytes:
     return sha256(b"idempotency.fingerprint" + force_bytes(secret)).digest()

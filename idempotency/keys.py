@@ -22,6 +22,8 @@ Scope = str | tuple[str, str] | Model
 MAX_KEY_LENGTH = 255
 DIGEST_SIZE = 16
 ANONYMOUS = ("anonymous", "")
+# The principal of all messages: whose they are says their consumer, which is the operation.
+INBOX = ("consumer", "")
 
 PRINTABLE = re.compile(r"[\x20-\x7e]+")
 # A bare key holds no comma, double quote or blank: servers join repeated headers with commas.

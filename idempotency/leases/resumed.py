@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from idempotency.exceptions import BrokenCall, IdempotencyError, LeaseLost, OperationInProgress
-from idempotency.fingerprints import Fingerprint
+from idempotency.fingerprints import AnyPayload
 from idempotency.keys import ScopedKey
 from idempotency.leases.guard import LeaseGuard
 from idempotency.leases.lease import Lease
@@ -15,8 +15,6 @@ from idempotency.steps.operation import Operation
 from idempotency.transactions import asked, translated
 
 FIRST_PAUSE, LONGEST_PAUSE, MOST_DOUBLINGS = timedelta(seconds=5), timedelta(minutes=10), 10
-# Of what nobody asks for: the record's own stays as it is.
-NO_FINGERPRINT = Fingerprint(b"")
 
 
 class ResumedGuard(LeaseGuard):
@@ -29,7 +27,7 @@ class ResumedGuard(LeaseGuard):
     def __init__(self, record: IdempotencyRecord, run: OperationRun, operation: Operation[..., Any]) -> None:
         super().__init__(
             stored_key(record),
-            NO_FINGERPRINT,
+            AnyPayload(),
             using=str(record._state.db),
             retention=run.retention,
             operation=operation,
@@ -60,9 +58,6 @@ class ResumedGuard(LeaseGuard):
 
     def _settle_lost(self) -> None:
         """Nobody is here to be answered."""
-
-    def _require_same_payload(self, found: Found) -> None:
-        """Of nobody who asks."""
 
     def _end(self, lease: Lease, failure: BaseException | None) -> IdempotencyError | None:
         assert self.run
