@@ -7,13 +7,14 @@ later is skipped.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
 from typing import Any, Protocol
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import router
 
 from idempotency import conf
@@ -46,52 +47,35 @@ class GuardSource(Protocol):
     def guard_for(self, key: ScopedKey, *, using: str | None = None) -> KeyedGuard: ...
 
 
-class IdempotentFunction:
-    """A function together with how to make a guard out of its arguments."""
+class GuardedFunction(ABC):
+    """A function, sync or async, together with how to make a guard out of its arguments."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        key: str | Callable[..., str],
-        operation: str | None,
-        scope: Callable[..., Scope] | None,
-        using: str | Callable[..., str] | None,
-        source: GuardSource | None = None,
-        **record_options: Any,
-    ) -> None:
-        refuse_generators(function, "@idempotent")
+    def __init__(self, function: Callable[..., Any], key: str | Callable[..., Any], what: str) -> None:
+        refuse_generators(function, what)
         self.function = function
         self.signature = inspect.signature(function)
         if isinstance(key, str) and key not in self.signature.parameters:
             raise TypeError(f"{function.__qualname__}() has no argument {key!r} to take the key from.")
         self.key = key
-        self.operation = operation or f"{function.__module__}.{function.__qualname__}"
-        self.scope, self.using, self.source = scope, using, source
-        if isinstance(function, Operation) and record_options["mode"] == "lease":
-            record_options["steps"] = record_options["steps"] or function
-        self.record_options = record_options
 
+    @abstractmethod
     def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
+        """Raises InvalidKey."""
+
+    def complete(self, guard: KeyedGuard, result: Any) -> None:
+        if isinstance(guard, RecordGuard):
+            guard.complete(StoredResponse.from_result(result))
+
+    def bound(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        scope = self.scope(*args, **kwargs) if self.scope else ("function", "")
-        using = self.using(*args, **kwargs) if callable(self.using) else self.using
-        key = ScopedKey(principal_of(scope), self.operation, self._key(bound, args, kwargs))
-        if self.source:
-            return self.source.guard_for(key, using=using)
-        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
-        fingerprint = Fingerprint(arguments_material(self.function, bound))
-        is_answer = self.record_options["steps"] is self.function
-        return record_guard(key, fingerprint, using=using, is_answer=is_answer, **self.record_options)
+        return bound
 
-    def _key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
-        key = self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]
-        if key is None:
-            raise InvalidKey(f"{self.operation} was called with None for its key.")
-        # Nothing compares the arguments there: what has no text of its own must not be taken for another.
-        if self.source and not isinstance(key, date):
-            return valid_id(key, "key")
-        return valid_key(str(key))
+    def key_of(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> Any:
+        return self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]
+
+    def wrapper(self) -> Callable[..., Any]:
+        return self.async_wrapper() if iscoroutinefunction(self.function) else self.sync_wrapper()
 
     def sync_wrapper(self) -> Callable[..., Any]:
         @wraps(self.function)
@@ -102,7 +86,7 @@ class IdempotentFunction:
                 with guard:
                     with noted(foreign):
                         result = self.function(*args, **kwargs)
-                    complete(guard, result)
+                    self.complete(guard, result)
                 return result
             except AlreadyCompleted as done:
                 return replayed_result(guard, done)
@@ -124,7 +108,7 @@ class IdempotentFunction:
                 async with AsyncGuard(guard):
                     with noted(foreign):
                         result = await self.function(*args, **kwargs)
-                    complete(guard, result)
+                    self.complete(guard, result)
                 return result
             except AlreadyCompleted as done:
                 return await sync_to_async(replayed_result)(guard, done)
@@ -138,6 +122,46 @@ class IdempotentFunction:
         return wrapper
 
 
+class IdempotentFunction(GuardedFunction):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        key: str | Callable[..., str],
+        operation: str | None,
+        scope: Callable[..., Scope] | None,
+        using: str | Callable[..., str] | None,
+        source: GuardSource | None = None,
+        **record_options: Any,
+    ) -> None:
+        super().__init__(function, key, "@idempotent")
+        self.operation = operation or f"{function.__module__}.{function.__qualname__}"
+        self.scope, self.using, self.source = scope, using, source
+        if isinstance(function, Operation) and record_options["mode"] == "lease":
+            record_options["steps"] = record_options["steps"] or function
+        self.record_options = record_options
+
+    def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
+        bound = self.bound(args, kwargs)
+        scope = self.scope(*args, **kwargs) if self.scope else ("function", "")
+        using = self.using(*args, **kwargs) if callable(self.using) else self.using
+        key = ScopedKey(principal_of(scope), self.operation, self._valid_key(bound, args, kwargs))
+        if self.source:
+            return self.source.guard_for(key, using=using)
+        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
+        fingerprint = Fingerprint(arguments_material(self.function, bound))
+        is_answer = self.record_options["steps"] is self.function
+        return record_guard(key, fingerprint, using=using, is_answer=is_answer, **self.record_options)
+
+    def _valid_key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
+        key = self.key_of(bound, args, kwargs)
+        if key is None:
+            raise InvalidKey(f"{self.operation} was called with None for its key.")
+        # Nothing compares the arguments there: what has no text of its own must not be taken for another.
+        if self.source and not isinstance(key, date):
+            return valid_id(key, "key")
+        return valid_key(str(key))
+
+
 @contextmanager
 def noted(foreign: list[IdempotencyError]) -> Iterator[None]:
     """Refusals from within the function are about other keys, and announced where they came from."""
@@ -146,11 +170,6 @@ def noted(foreign: list[IdempotencyError]) -> Iterator[None]:
     except IdempotencyError as error:
         foreign.append(error)
         raise
-
-
-def complete(guard: KeyedGuard, result: Any) -> None:
-    if isinstance(guard, RecordGuard):
-        guard.complete(StoredResponse.from_result(result))
 
 
 def announce_refusal(guard: KeyedGuard, error: IdempotencyError) -> None:

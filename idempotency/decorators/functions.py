@@ -4,8 +4,6 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from asgiref.sync import iscoroutinefunction
-
 from idempotency.functions import GuardSource, IdempotentFunction
 from idempotency.keys import Scope
 from idempotency.modes import Mode, mode_fault
@@ -91,7 +89,6 @@ def idempotent(
         raise TypeError(f"guard is unique_ids(…), first_wins(…) or the like, not {guard!r}.")
 
     def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
-        call = IdempotentFunction(function, key, operation, scope, using, guard, **of_records)
-        return call.async_wrapper() if iscoroutinefunction(function) else call.sync_wrapper()
+        return IdempotentFunction(function, key, operation, scope, using, guard, **of_records).wrapper()
 
     return decorator

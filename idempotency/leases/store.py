@@ -160,6 +160,21 @@ class LeaseStore:
                 self._hold(record.pk, record.fence + 1)
         return taken
 
+    def reclaim(self, found: Found) -> bool:
+        """Take up what was unknown, of which it is known by now what became."""
+        record = found.record
+        with transaction.atomic(using=self.connection.alias):
+            taken = is_free(self.connection, record.pk) and self._execute(
+                f"UPDATE {TABLE} SET state = %s, fence = fence + 1, expires_at = {self._later} "
+                "WHERE id = %s AND fence = %s AND state = %s",
+                *(State.RUNNING, self.terms.lease // MICROSECOND),
+                *(record.pk, record.fence, State.UNKNOWN),
+            )
+            if taken:
+                self._runs(record.pk).delete()
+                self._hold(record.pk, record.fence + 1)
+        return taken
+
     def doubt(self, found: Found) -> None:
         """What was abandoned, and may not be run again, is unknown from now on."""
         record = found.record

@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 
+from tests import services
 from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES, IDEMPOTENCY_UNIQUE_IDS, VENDOR
 
@@ -31,6 +32,13 @@ CLAIM = timedelta(milliseconds=300)
 IDEMPOTENCY_UNIQUE_IDS |= {
     "default": {"CLAIM": CLAIM},
     "redis": {**IDEMPOTENCY_UNIQUE_IDS["redis"], "CLAIM": CLAIM},
+}
+if "SERVED_LEASE" in os.environ:
+    IDEMPOTENCY_LEASE = timedelta(seconds=float(os.environ["SERVED_LEASE"]))
+IDEMPOTENCY_BROKERS = {"default": {"URL": os.environ.get("BROKER_URL", services.rabbitmq.url)}}
+IDEMPOTENCY_CONSUMERS = {
+    name: {"QUEUE": f"{os.environ.get('QUEUE_PREFIX', '')}{name}", "MAX_ATTEMPTS": 4}
+    for name in ("orders.place", "sms.once", "sms.asked", "sms.again")
 }
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.processes.urls"

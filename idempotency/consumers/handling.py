@@ -1,0 +1,120 @@
+"""One delivery of a message: handle it, and say what is to become of it. Knows no broker."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction
+
+from idempotency.consumers.consumer import Consumer
+from idempotency.consumers.failures import Failures, described
+from idempotency.exceptions import InvalidKey, OperationInProgress, OutcomeUnknown, StoreUnavailable
+
+LONGEST_PAUSE = 300.0
+MOST_DOUBLINGS = 20
+logger = logging.getLogger("idempotency")
+
+
+class Fate(StrEnum):
+    DONE = "done"
+    """It was handled, now or before: acknowledge it."""
+    LATER = "later"
+    """Somebody else has it, a store is away, or it failed: try it again after ``seconds``."""
+    DEAD = "dead"
+    """It is given up for ``reason``: put it aside, and acknowledge it."""
+
+
+@dataclass(frozen=True)
+class Handled:
+    fate: Fate
+    result: Any = None
+    seconds: float = 0.0
+    reason: str = ""
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message that was handed to a consumer, as its arguments.
+
+    ``is_suspect``: an earlier delivery may have taken its worker with it; a broker's ``redelivered`` is such
+    a hint, and no more than that. ``has_failed``: it is known to have failed before.
+    ``is_revived``: an operator has sent it again, after it was given up.
+    """
+
+    consumer: Consumer
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    max_attempts: int
+    is_suspect: bool = False
+    has_failed: bool = False
+    is_revived: bool = False
+    hopeless: tuple[type[Exception], ...] = ()
+    """What no other attempt would end otherwise, such as a payload that cannot be decoded."""
+
+    def handle(self) -> Handled:
+        """Raises no Exception that a message could cause."""
+        try:
+            key = self.consumer.scoped_key(*self.args, **self.kwargs)
+        except InvalidKey as error:
+            return Handled(Fate.DEAD, reason=str(error), error=error)
+        failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
+        try:
+            return self._handle(failures)
+        except (OperationInProgress, StoreUnavailable) as error:
+            # The failures' database is away.
+            return later(error)
+
+    def _handle(self, failures: Failures) -> Handled:
+        if self.is_revived and not self.is_suspect:
+            failures.forget()
+        if self.is_suspect and failures.begin() > self.max_attempts:
+            return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
+        try:
+            result = self._call()
+        except (OperationInProgress, StoreUnavailable) as error:
+            if self.is_suspect:
+                failures.unbegin()
+            return later(error)
+        except Exception as error:
+            return self._failed(failures, error)
+        if self.is_suspect or self.has_failed:
+            failures.forget()
+        return Handled(Fate.DONE, result=result)
+
+    def _call(self) -> Any:
+        call = self.consumer.call
+        return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+
+    def _failed(self, failures: Failures, error: Exception) -> Handled:
+        logger.warning("failed: %s", failures.key, exc_info=error)
+        attempts = failures.note(error, counted=self.is_suspect)
+        if why := self._why_hopeless(error):
+            return self._dead(failures, f"{why}: {described(error)}", error)
+        if attempts >= self.max_attempts:
+            return self._dead(failures, f"It failed {attempts} times, at last with {described(error)}", error)
+        pause = min(2.0 ** min(attempts - 1, MOST_DOUBLINGS), LONGEST_PAUSE)
+        return Handled(Fate.LATER, seconds=pause * random.uniform(0.8, 1.2), error=error)
+
+    def _why_hopeless(self, error: Exception) -> str | None:
+        consumer = self.consumer
+        if isinstance(error, self.hopeless):
+            return "It cannot be read"
+        if consumer.delivery != "at_most_once" or consumer.reconcile:
+            return None
+        if isinstance(error, OutcomeUnknown):
+            return "Its worker died over it, and nobody can be asked what it did"
+        return None if isinstance(error, consumer.not_done) else "Its outcome is not known"
+
+    def _dead(self, failures: Failures, reason: str, error: Exception | None = None) -> Handled:
+        failures.bury(reason)
+        logger.error("given up: %s: %s", failures.key, reason)
+        return Handled(Fate.DEAD, reason=reason, error=error)
+
+
+def later(error: OperationInProgress | StoreUnavailable) -> Handled:
+    return Handled(Fate.LATER, seconds=float(error.retry_after or 1) * random.uniform(1, 1.2), error=error)

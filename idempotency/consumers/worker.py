@@ -1,0 +1,181 @@
+"""A kombu worker for consumers: handles one message after the other, and acknowledges what it has handled.
+
+A message stays unacknowledged until what it did is committed, and what was given up is confirmed elsewhere:
+the broker gives it to somebody else whenever the worker or its connection ends before. What is to be tried
+later is held, unacknowledged too: it neither goes round in circles, nor takes the place of others, since the
+window of messages that the broker hands out is opened anew when it is full of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import kombu
+from django.db import connections
+from kombu.exceptions import DecodeError, SerializerNotInstalled
+from kombu.mixins import ConsumerMixin
+
+from idempotency import conf
+from idempotency.brokers import connection, declare_queue, is_amqp
+from idempotency.consumers.consumer import Consumer
+from idempotency.consumers.dead_letters import REASON, DeadLetters
+from idempotency.consumers.handling import Delivery, Fate, Handled
+
+MOST_HELD = 1000
+UNREADABLE = (DecodeError, SerializerNotInstalled, kombu.exceptions.ContentDisallowed)
+logger = logging.getLogger("idempotency")
+
+
+class Stopped(Exception):
+    """The worker is to end, and was waiting for its broker."""
+
+
+@dataclass
+class Source:
+    """A consumer's queue, as its options say, and the messages that were handed out from it."""
+
+    consumer: Consumer
+    options: dict[str, Any]
+    waiting: deque[kombu.Message] = field(default_factory=deque)
+    held: list[tuple[float, int, kombu.Message]] = field(default_factory=list)
+    failed: set[int] = field(default_factory=set)
+    live: Any = None
+
+    @property
+    def queue(self) -> str:
+        return str(self.options["QUEUE"])
+
+    @property
+    def prefetch(self) -> int:
+        return int(self.options["PREFETCH"])
+
+    def next(self) -> kombu.Message | None:
+        if self.held and self.held[0][0] <= time.monotonic():
+            return heappop(self.held)[-1]
+        return self.waiting.popleft() if self.waiting else None
+
+    def forget(self) -> None:
+        """Of a connection that is gone: the broker hands them out again."""
+        self.waiting.clear()
+        self.held.clear()
+        self.failed.clear()
+
+
+class Worker(ConsumerMixin):
+    """``run()`` until ``stop()``. All consumers are on one broker."""
+
+    def __init__(self, consumers: list[Consumer]) -> None:
+        options = [conf.consumer(consumer.name) for consumer in consumers]
+        brokers = {each["BROKER"] for each in options}
+        if len(brokers) > 1:
+            raise ValueError(f"One worker has one broker, not {', '.join(sorted(brokers))}.")
+        (broker,) = brokers
+        self.connection = connection(broker)
+        self.sources = [Source(*each) for each in zip(consumers, options, strict=True)]
+        self.dead_letters = DeadLetters(broker)
+        self._number = count()
+
+    def stop(self) -> None:
+        """When the message in hand is done. What was handed out besides goes back to the broker."""
+        self.should_stop = True
+
+    def close(self) -> None:
+        self.dead_letters.close()
+        self.connection.release()
+
+    # Connecting
+
+    @contextmanager
+    def establish_connection(self) -> Iterator[kombu.Connection]:
+        with super().establish_connection() as opened:
+            self.live = opened
+            yield opened
+
+    def on_connection_error(self, error: Exception, interval: float) -> None:
+        logger.warning(
+            "the broker is away (%s: %s), tried again in %s s", type(error).__name__, error, interval
+        )
+        if self.should_stop:
+            raise Stopped
+
+    def get_consumers(self, consumer_class: Any, channel: Any) -> list[kombu.Consumer]:
+        for source in self.sources:
+            source.forget()
+            self._declare(source)
+            # On a channel of its own: the window is the channel's.
+            source.live = kombu.Consumer(
+                self.live.channel(),
+                [kombu.Queue(source.queue, no_declare=True)],
+                on_message=source.waiting.append,
+                prefetch_count=source.prefetch,
+                auto_declare=False,
+            )
+        return [source.live for source in self.sources]
+
+    def _declare(self, source: Source) -> None:
+        options = source.options
+        declare_queue(self.live, source.queue, options["QUEUE_ARGUMENTS"])
+        for routing_key in options["ROUTING_KEYS"]:
+            with self.live.channel() as channel:
+                kombu.Queue(source.queue, channel=channel).bind_to(options["EXCHANGE"], routing_key)
+
+    # Working
+
+    def on_iteration(self) -> None:
+        for source in self.sources:
+            while not self.should_stop and (message := source.next()) is not None:
+                self._deliver(source, message)
+
+    def _deliver(self, source: Source, message: kombu.Message) -> None:
+        refresh_connections()
+        headers = message.headers or {}
+        delivery = Delivery(
+            source.consumer,
+            (message,),
+            {},
+            max_attempts=source.options["MAX_ATTEMPTS"],
+            is_suspect=is_redelivered(message) and id(message) not in source.failed,
+            has_failed=id(message) in source.failed,
+            is_revived=REASON in headers and id(message) not in source.failed,
+            hopeless=UNREADABLE,
+        )
+        self._settle(source, message, delivery.handle())
+
+    def _settle(self, source: Source, message: kombu.Message, handled: Handled) -> None:
+        if handled.fate is Fate.LATER:
+            source.failed.add(id(message))
+            heappush(source.held, (time.monotonic() + handled.seconds, next(self._number), message))
+            self._make_room(source)
+            return
+        if handled.fate is Fate.DEAD:
+            self.dead_letters.put_aside(message, source.queue, source.consumer.name, handled.reason)
+        source.failed.discard(id(message))
+        message.ack()
+
+    def _make_room(self, source: Source) -> None:
+        """The broker must not take messages that are held for messages that are being handled."""
+        held = len(source.held)
+        if held % source.prefetch or held >= MOST_HELD:
+            return
+        source.live.cancel()
+        source.live.qos(prefetch_count=source.prefetch + (0 if is_amqp(self.live) else held))
+        source.live.consume()
+
+
+def is_redelivered(message: kombu.Message) -> bool:
+    return bool((message.delivery_info or {}).get("redelivered"))
+
+
+def refresh_connections() -> None:
+    """Connections that broke are made anew; those that work are kept, unlike after a request."""
+    for database in connections.all(initialized_only=True):
+        if database.errors_occurred and not database.in_atomic_block:
+            database.close_if_unusable_or_obsolete()

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import available
+from tests.processes.messaging import Gateway, Queues, Workers
+
+
+@pytest.fixture(scope="session")
+def started_gateway():
+    gateway = Gateway()
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture
+def gateway(started_gateway, monkeypatch):
+    monkeypatch.setenv("SMS_GATEWAY_URL", started_gateway.url)
+    return started_gateway
+
+
+@pytest.fixture
+def queues():
+    available("rabbitmq")
+    queues = Queues()
+    yield queues
+    queues.delete()
+
+
+@pytest.fixture
+def workers(queues, gateway, tmp_path):
+    """``workers("orders.place")``: processes that are killed in the end."""
+    all_workers = []
+
+    def workers(*names, **options):
+        all_workers.append(Workers(tmp_path / "workers.log", *names, queues=queues, **options))
+        return all_workers[-1]
+
+    yield workers
+    for each in all_workers:
+        each.close()
+    if (log := tmp_path / "workers.log").exists():
+        print(log.read_text()[-5000:])
