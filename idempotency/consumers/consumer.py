@@ -98,12 +98,12 @@ class Consumer(GuardedFunction):
         *,
         name: str,
         delivery: DeliveryKind,
-        reconcile: Callable[..., bool | None] | None,
-        not_done: tuple[type[Exception], ...],
-        lease: timedelta | None,
-        retention: timedelta | None,
-        using: str | Callable[..., str] | None,
-        keep_result: bool,
+        reconcile: Callable[..., bool | None] | None = None,
+        not_done: tuple[type[Exception], ...] = (),
+        lease: timedelta | None = None,
+        retention: timedelta | None = None,
+        using: str | Callable[..., str] | None = None,
+        keep_result: bool = False,
     ) -> None:
         super().__init__(function, key, "@idempotent_consumer")
         self.name, self.delivery = name, delivery
