@@ -1,12 +1,15 @@
-"""Records in the admin: to look at, and to release with a reason; the logs of statuses and amounts, and
-mixins for the admin of models that have them."""
+"""Records in the admin: to look at, and to release with a reason; the logs of statuses and amounts;
+messages; and mixins for the admin of models that have them."""
 
+from idempotency.admin.inbox import FailedMessageAdmin, InboxMessageAdmin
 from idempotency.admin.logs import LedgerEntryAdmin, ParkedEventAdmin, StatusTransitionAdmin
 from idempotency.admin.owned import OwnedColumnsAdminMixin, StatusAdminMixin
 from idempotency.admin.records import IdempotencyRecordAdmin
 
 __all__ = [
+    "FailedMessageAdmin",
     "IdempotencyRecordAdmin",
+    "InboxMessageAdmin",
     "LedgerEntryAdmin",
     "OwnedColumnsAdminMixin",
     "ParkedEventAdmin",

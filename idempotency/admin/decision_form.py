@@ -143,7 +143,7 @@ class DecisionForm(forms.Form):
 def choices_of(record: IdempotencyRecord) -> list[tuple[str, str]]:
     run, call = run_of(record), broken_call(record)
     choices = [(RETURNED, _("The whole operation was done, and this is what the function returned"))]
-    if not (run and run.is_answer):
+    if not record.is_message and not (run and run.is_answer):
         choices.insert(0, (ANSWERED, _("The whole operation was done, and this is its answer over HTTP")))
     if call:
         choices += [

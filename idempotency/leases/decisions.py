@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
@@ -39,7 +40,7 @@ def mark_done(record: IdempotencyRecord, response: StoredResponse) -> None:
         "headers": response.headers_column,
         "body": response.body,
         "body_state": response.body_state,
-        "expires_at": DatabaseNow() + (run.retention if run else conf.retention()),
+        "expires_at": DatabaseNow() + (run.retention if run else retention_of(record)),
     }
     # One that is finished is perhaps not to be answered otherwise, since its steps are others by now.
     with _decided(record, answer, (State.UNKNOWN, State.FINISHED)) as runs:
@@ -62,6 +63,11 @@ def mark_call_not_done(record: IdempotencyRecord) -> None:
 def run_of(record: IdempotencyRecord) -> OperationRun | None:
     run: OperationRun | None = getattr(record, "run", None)
     return run
+
+
+def retention_of(record: IdempotencyRecord) -> timedelta:
+    """By default: what the operation's own was is not known."""
+    return conf.inbox_retention() if record.is_message else conf.retention()
 
 
 def broken_call(record: IdempotencyRecord) -> Entry | None:

@@ -15,16 +15,16 @@ from idempotency.models.records import IdempotencyRecord, RecordQuerySet
 MAX_NAME_LENGTH = 255
 
 
-class InboxManager(models.Manager["InboxMessage"]):
+class InboxManager(models.Manager.from_queryset(RecordQuerySet)):  # type: ignore[misc]
     def get_queryset(self) -> Any:
-        return RecordQuerySet(self.model, using=self._db).filter(principal=principal_digest(*INBOX))
+        return super().get_queryset().filter(principal=principal_digest(*INBOX))
 
 
 class InboxMessage(IdempotencyRecord):
     """The record of a message under its consumer and business id: handled, being handled, or of an outcome
     that nobody knows."""
 
-    objects = InboxManager()  # type: ignore[assignment,misc]  # the records of consumers alone
+    objects = InboxManager()  # type: ignore[misc]  # the records of consumers alone
 
     class Meta:
         proxy = True

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from idempotency.database import DatabaseNow
 from idempotency.fields import DigestField
-from idempotency.keys import DIGEST_SIZE, MAX_KEY_LENGTH, key_digest, principal_digest
+from idempotency.keys import DIGEST_SIZE, INBOX, MAX_KEY_LENGTH, key_digest, principal_digest
 from idempotency.responses import BodyState, StoredResponse
 
 
@@ -104,6 +104,11 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {bytes(self.key_digest).hex()[:12]}"
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a consumer's."""
+        return bytes(self.principal) == principal_digest(*INBOX)
 
     @property
     def response(self) -> StoredResponse:
