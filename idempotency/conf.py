@@ -126,13 +126,33 @@ def consumer(name: str) -> dict[str, Any]:
     """IDEMPOTENCY_CONSUMERS: where a consumer's messages come from. A consumer need not be there: by default
     its queue has its name, on the broker "default".
 
-    Raises ImproperlyConfigured for an unknown option.
+    Raises ImproperlyConfigured.
     """
     consumers = getattr(settings, "IDEMPOTENCY_CONSUMERS", {})
     if not isinstance(consumers, Mapping):
         raise ImproperlyConfigured(f"IDEMPOTENCY_CONSUMERS must be a dict of consumers, not {consumers!r}.")
     defaults = CONSUMER | {"QUEUE": name}
-    return medium("IDEMPOTENCY_CONSUMERS", name, defaults) if name in consumers else defaults
+    options = medium("IDEMPOTENCY_CONSUMERS", name, defaults) if name in consumers else defaults
+    if fault := consumer_fault(options):
+        raise ImproperlyConfigured(f"IDEMPOTENCY_CONSUMERS[{name!r}]: {fault}")
+    return options
+
+
+def consumer_fault(options: Mapping[str, Any]) -> str | None:
+    """What is wrong with these options, and what to do."""
+    for option in ("PREFETCH", "MAX_ATTEMPTS"):
+        value = options[option]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            return f"{option} is a number of messages or attempts from 1 on, not {value!r}."
+    for option in ("BROKER", "QUEUE"):
+        if not isinstance(options[option], str) or not options[option]:
+            return f"{option} is a name, not {options[option]!r}."
+    keys = options["ROUTING_KEYS"]
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+        return f"ROUTING_KEYS is a list of texts, not {keys!r}."
+    if bool(keys) != bool(options["EXCHANGE"]):
+        return "EXCHANGE and ROUTING_KEYS bind the queue together: give both, or neither."
+    return None
 
 
 def broker(alias: str) -> dict[str, Any]:

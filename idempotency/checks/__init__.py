@@ -7,7 +7,8 @@ E012 a view's token options, E013 consumption held back by ATOMIC_REQUESTS, E014
 model's transitions, E016 its ordering, E017 a lookup that is not unique, E018 a log in another database,
 E019 ledger fields, E020 IDEMPOTENCY_UNIQUE_IDS, E021 a medium that cannot keep unique ids,
 E022 IDEMPOTENCY_LOCKS, E023 a medium that cannot keep locks, E024 a fenced model without its lock,
-E025 mode lease under ATOMIC_REQUESTS, E026 durations of leases.
+E025 mode lease under ATOMIC_REQUESTS, E026 durations of leases, inbox and outbox,
+E027 IDEMPOTENCY_BROKERS, E028 IDEMPOTENCY_CONSUMERS.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,
@@ -33,6 +34,7 @@ def check_setup(**kwargs: Any) -> list[CheckMessage]:
     from idempotency.checks.databases import check_aliases, check_same_database
     from idempotency.checks.locks import check_locks
     from idempotency.checks.mediums import check_mediums
+    from idempotency.checks.messages import check_messages
     from idempotency.checks.statuses import check_ledgers, check_logs, check_statuses
     from idempotency.checks.tokens import check_stores, check_token_views
     from idempotency.checks.unique_ids import UNIQUE_IDS
@@ -43,7 +45,8 @@ def check_setup(**kwargs: Any) -> list[CheckMessage]:
     of_views = chain.from_iterable((*check_same_database(view), *check_view(view)) for view in views)
     of_models = chain(check_statuses(), check_ledgers(), check_logs())
     of_settings = chain(
-        check_aliases(), check_settings(), check_stores(), check_mediums(UNIQUE_IDS), check_locks()
+        *(check_aliases(), check_settings(), check_stores(), check_mediums(UNIQUE_IDS), check_locks()),
+        check_messages(),
     )
     return [*of_settings, *of_views, *check_token_views(views), *of_models]
 

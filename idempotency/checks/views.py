@@ -27,6 +27,8 @@ SHORTEST = {
     "IDEMPOTENCY_LEASE": timedelta(seconds=1),
     "IDEMPOTENCY_RENEW_FOR": timedelta(0),
     "IDEMPOTENCY_RECONCILE_AFTER": timedelta(0),
+    "IDEMPOTENCY_INBOX_RETENTION": timedelta(seconds=1),
+    "IDEMPOTENCY_OUTBOX_RETENTION": timedelta(seconds=1),
 }
 BUSY_CALLER = 10
 """Requests a second in the example of what a caller without a throttle can store."""
