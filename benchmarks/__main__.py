@@ -45,6 +45,9 @@ def main() -> int:
     if options.only_locks:
         locks(options, drivers[0])
         return 0
+    if options.only_messages:
+        messages(options, drivers[0])
+        return 0
     for driver in drivers:
         latency(options, driver, "own")
     for setup in () if options.only_own else ("tokens", "leases", "flat", "requests"):
@@ -55,6 +58,7 @@ def main() -> int:
         statuses(options, drivers[0])
         unique_ids(options, drivers[0])
         locks(options, drivers[0])
+        messages(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
     if options.others:
@@ -77,6 +81,7 @@ def arguments() -> argparse.Namespace:
     add("--only-leases", action="store_true", help="only the table of leases")
     add("--only-statuses", action="store_true", help="only the tables of statuses")
     add("--only-locks", action="store_true", help="only the tables of locks")
+    add("--only-messages", action="store_true", help="only the tables of consumers and the outbox")
     add("--only-unique-ids", action="store_true", help="only the tables of unique ids")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
@@ -119,6 +124,12 @@ def unique_ids(options: argparse.Namespace, driver: str) -> None:
     print(f"\n{report.versions(found['versions'])}: {ids} ids in Redis")
     print("\n".join(report.memory(found["result"]["memory"])))
     print("\n".join(report.times(found["result"]["time"])), flush=True)
+
+
+def messages(options: argparse.Namespace, driver: str) -> None:
+    found = worker(options, driver, "consumers", rounds=options.pairs, messages=5 * options.block)
+    print(f"\n{report.versions(found['versions'])}: one worker on RabbitMQ")
+    print("\n".join(report.rates(found["result"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

@@ -80,6 +80,16 @@ def locks(rows: list[dict[str, Any]]) -> list[str]:
     return table(cells)
 
 
+def rates(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [("", "messages/s", "ratio to the first", "quartiles", "goal")]
+    for row in rows:
+        low, high = row["quartiles"]
+        goal = f">= {row['goal']}" if row["goal"] else ""
+        shown = (f"{row['ratio']:.2f}", f"{low:.2f} .. {high:.2f}", goal)
+        cells.append((row["name"], f"{row['rate']:.0f}", *shown))
+    return table(cells)
+
+
 def handovers(rows: list[dict[str, Any]]) -> list[str]:
     header = ("", "ms, median", "worst")
     return table(

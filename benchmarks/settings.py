@@ -68,6 +68,7 @@ IDEMPOTENCY_LOCKS = {
         "TTL": timedelta(seconds=10),
     },
 }
+IDEMPOTENCY_BROKERS = {"default": {"URL": services.rabbitmq.url}}
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
 ALLOWED_HOSTS = ["*"]

@@ -27,7 +27,7 @@ def main(part: str, arguments: str) -> None:
 
 
 def measure(part: str, arguments: dict[str, Any]) -> Any:
-    from benchmarks import latency, locks, profiling, statuses, throughput, unique_ids
+    from benchmarks import consumers, latency, locks, profiling, statuses, throughput, unique_ids
     from benchmarks.variants import SETUPS
 
     if part == "latency":
@@ -40,6 +40,8 @@ def measure(part: str, arguments: dict[str, Any]) -> Any:
         return locks.measure(**arguments)
     if part == "unique-ids":
         return unique_ids.measure(**arguments)
+    if part == "consumers":
+        return consumers.measure(**arguments)
     if part == "throughput":
         return throughput.measure(**arguments)
     return profiling.measure(**arguments)
