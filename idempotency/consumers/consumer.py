@@ -115,7 +115,7 @@ class Consumer(GuardedFunction):
         key, using = self.scoped_key(*args, **kwargs), self.database(*args, **kwargs)
         retention = conf.inbox_retention() if self.retention is None else self.retention
         if self.delivery == "transactional":
-            return InboxGuard(key, using=using, retention=retention)
+            return InboxGuard(key, using=using, retention=retention, answers=self.keep_result)
         if self.delivery == "at_least_once":
             return AgainGuard(key, using=using, retention=retention, lease=self.lease)
         return OnceGuard(

@@ -14,16 +14,24 @@ from idempotency.records import RecordGuard
 from idempotency.records.base import Found
 from idempotency.responses import StoredResponse
 
+NO_ANSWER = StoredResponse.from_result(None)
+
 
 class InboxGuard(RecordGuard):
-    """``transactional``: claim, business writes, outgoing messages and the record commit together."""
+    """``transactional``: claim, business writes, outgoing messages and the record commit together.
 
-    def __init__(self, key: ScopedKey, *, using: str, retention: timedelta) -> None:
+    ``answers``: whether what is returned is kept, so that the record cannot be written before.
+    """
+
+    def __init__(self, key: ScopedKey, *, using: str, retention: timedelta, answers: bool = False) -> None:
         super().__init__(key, AnyPayload(), using=using, retention=retention)
+        self._answers = answers
 
     def _claim(self) -> None:
         # Not looked for before: unlike retries of requests, most messages come once.
         with self._transaction.opened():
+            if not self._answers and self._store.claim_and_complete(NO_ANSWER):
+                return
             if self._settle(self._store.claim(None)):
                 raise OperationInProgress
 
@@ -98,5 +106,5 @@ class OnceGuard(LeaseGuard):
             lease = self._store.lease
             assert lease
             lease.is_settled = True
-            self._store.complete(StoredResponse.from_result(None))
+            self._store.complete(NO_ANSWER)
             raise AlreadyCompleted(self, found.record) from unknown

@@ -77,6 +77,11 @@ class BaseRecordStore(ABC):
         Raises OperationInProgress without waiting for whoever has the claim.
         """
 
+    def claim_and_complete(self, response: StoredResponse) -> bool:
+        """At once, where it is known before the work what will be answered, and where no record was before.
+        False where the database has no way to do so in one statement: ``claim()`` and ``complete()``."""
+        return False
+
     def close(self) -> None:  # noqa: B027  (most mediums hold nothing)
         """Give back what outlives the transaction."""
 

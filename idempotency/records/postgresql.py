@@ -4,13 +4,20 @@ from typing import Any
 
 from idempotency.database import LATER, NOW, SECONDS_UNTIL
 from idempotency.exceptions import OperationInProgress
-from idempotency.records.base import NOTHING_YET, TABLE, BaseRecordStore, Found, State
+from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
+from idempotency.responses import StoredResponse
 
 LOCK = "SELECT set_config('idempotency.claim', pg_try_advisory_xact_lock(%s)::text, true)"
 # By the key alone, which is cheaper to plan; that another scope has the same key is rare.
 LOOK = (
     "SELECT current_setting('idempotency.claim'), current_setting('transaction_isolation'), "
     f"EXISTS (SELECT FROM {TABLE} WHERE key_digest = %s)"
+)
+CLAIM_AND_COMPLETE = (
+    f"INSERT INTO {TABLE} (key_digest, scope, principal, idempotency_key, operation, fingerprint, state, "
+    "headers, body, body_state, expires_at, created_at) "
+    f"SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {LATER['postgresql']}, {NOW['postgresql']} "
+    "WHERE pg_try_advisory_xact_lock(%s) ON CONFLICT DO NOTHING"
 )
 
 
@@ -29,6 +36,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
     later = LATER["postgresql"]
     seconds_until = SECONDS_UNTIL["postgresql"]
     insert_suffix = " ON CONFLICT DO NOTHING"
+    _is_completed = False
 
     def claim(self, expired: Found | None) -> Found | None:
         locked, isolation, is_there = self._lock_and_look()
@@ -42,6 +50,23 @@ class PostgreSQLRecordStore(BaseRecordStore):
         if isolation != "read committed":
             self._insert_claim()
         return None
+
+    def claim_and_complete(self, response: StoredResponse) -> bool:
+        """The lock is asked for within the insert. It is not read whether a record is there, so no snapshot
+        can be too old: where nothing is inserted, ``claim()`` finds out why."""
+        key = self.key
+        values = (
+            *(key.key_digest, key.scope, key.principal_digest, key.kept_key, key.operation[:255]),
+            *(self.fingerprint.value, State.COMPLETED, response.headers_column, response.body),
+            *(response.body_state, self.retention // MICROSECOND, key.lock_id),
+        )
+        with self.connection.cursor() as cursor:
+            cursor.execute(CLAIM_AND_COMPLETE, values)
+            self._is_completed = cursor.rowcount == 1
+        return self._is_completed
+
+    def complete(self, response: StoredResponse) -> bool:
+        return self._is_completed or super().complete(response)
 
     def _lock_and_look(self) -> tuple[Any, ...]:
         lock_id, digest = self.key.lock_id, self.key.key_digest
