@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import router
@@ -31,6 +31,9 @@ from idempotency.responses import StoredResponse
 from idempotency.signals import announce, refused, replayed
 from idempotency.steps import Operation
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 class KeyedGuard(Guard, Protocol):
     key: ScopedKey
@@ -45,6 +48,17 @@ class GuardSource(Protocol):
     that guard where the function is to be skipped."""
 
     def guard_for(self, key: ScopedKey, *, using: str | None = None) -> KeyedGuard: ...
+
+
+class GuardedDecorator(Protocol):
+    """Of functions that return None when they are skipped."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
 
 
 class GuardedFunction(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_type
 
+from idempotency.consumers import idempotent_consumer
 from idempotency.decorators import idempotent
 from idempotency.locks import HeldLock, first_wins, lock
 from idempotency.unique_ids import unique_ids
@@ -30,6 +31,16 @@ async def handled_by_a_task(number: int) -> str:
     return str(number)
 
 
+@idempotent_consumer("typed.received", key="number", delivery="transactional")
+def received(number: int) -> str:
+    return str(number)
+
+
+@idempotent_consumer("typed.task", key=lambda number: number, delivery="at_most_once", not_done=ValueError)
+async def received_by_a_task(number: int) -> str:
+    return str(number)
+
+
 @lock("order:42", wait=None)
 def locked(number: int) -> str:
     return str(number)
@@ -52,6 +63,7 @@ async def locked_task_or_skipped(number: int) -> str:
 
 async def within_a_task() -> None:
     assert_type(await handled_by_a_task(1), str | None)
+    assert_type(await received_by_a_task(1), str | None)
     assert_type(await locked_task(1), str)
     assert_type(await locked_task_or_skipped(1), str | None)
     async with lock("order:42", on_busy="skip") as perhaps:
@@ -61,6 +73,7 @@ async def within_a_task() -> None:
 assert_type(recorded(1), str)
 assert_type(handled(1), str | None)
 assert_type(settled(number=1), str | None)
+assert_type(received(number=1), str | None)
 assert_type(locked(1), str)
 assert_type(locked_or_skipped(1), str | None)
 narrow: Callable[[int], str | None] = handled

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from django.db import router
@@ -12,15 +12,13 @@ from idempotency import conf
 from idempotency.callables import refuse_coroutines
 from idempotency.consumers.guards import AgainGuard, InboxGuard, OnceGuard
 from idempotency.exceptions import InvalidKey
-from idempotency.functions import GuardedFunction, KeyedGuard
+from idempotency.functions import GuardedDecorator, GuardedFunction, KeyedGuard
 from idempotency.keys import INBOX, ScopedKey, valid_id
 from idempotency.models import IdempotencyRecord
 from idempotency.models.messages import MAX_NAME_LENGTH
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
 
-P = ParamSpec("P")
-R = TypeVar("R")
 BusinessId = str | int | UUID
 DeliveryKind = Literal["transactional", "at_most_once", "at_least_once"]
 KINDS = get_args(DeliveryKind)
@@ -38,7 +36,7 @@ def idempotent_consumer(
     retention: timedelta | None = None,
     using: str | Callable[..., str] | None = None,
     keep_result: bool = False,
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> GuardedDecorator:
     """Make what a function, sync or async, does about a message happen as often as ``delivery`` says.
 
     ``name``: stable; messages are known under it and their business id, for ``retention``
@@ -69,7 +67,7 @@ def idempotent_consumer(
     if reconcile is not None:
         refuse_coroutines(reconcile, "reconcile")
 
-    def decorator(function: Callable[P, R]) -> Callable[P, R]:
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
         consumer = Consumer(
             function,
             key,

@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from idempotency.functions import GuardSource, IdempotentFunction
+from idempotency.functions import GuardedDecorator, GuardSource, IdempotentFunction
 from idempotency.keys import Scope
 from idempotency.modes import Mode, mode_fault
 from idempotency.steps import Operation
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class GuardedDecorator(Protocol):
-    """Of functions that return None when they are skipped."""
-
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
 
 
 @overload
