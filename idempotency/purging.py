@@ -61,8 +61,8 @@ class Purge:
     batch is done, however short the time. Database errors pass through; what was done stays done.
 
     ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens``, ``ids``, ``leases``, ``fences``,
-    published messages of the ``outbox`` and ``failures`` of messages deleted, rows ``skipped`` because somebody else held them, and those found ``unfinished`` (running, or
-    outcome unknown) by ``erase()``.
+    published messages of the ``outbox`` and ``failures`` of messages deleted, rows ``skipped`` because
+    somebody else held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
     """
 
     using: str

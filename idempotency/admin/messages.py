@@ -56,7 +56,7 @@ class OutboxMessageAdmin(LogAdmin):
         "listed_error",
     )
     list_filter = ("state", BrokerFilter)
-    list_select_related = False
+    list_select_related = ()
     search_fields = ("event_id",)
     search_help_text = gettext_lazy("The exact event id.")
     actions = ("try_again",)
@@ -65,7 +65,8 @@ class OutboxMessageAdmin(LogAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         alias = conf.database() or router.db_for_write(OutboxMessage)
         rows: QuerySet[Any] = super().get_queryset(request).using(alias)
-        return rows.annotate(now=DatabaseNow()).defer("headers", "body")
+        rows = rows.annotate(now=DatabaseNow()).defer("headers", "body")
+        return rows
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
