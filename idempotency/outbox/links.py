@@ -108,7 +108,9 @@ def connected(broker: str, confirm_timeout: float) -> BaseLink:
     connection.transport_options = transport_options if is_amqp else dict(options["TRANSPORT_OPTIONS"])
     try:
         with reached(connection):
-            connection.connect()
+            # Once per host: connect() would sleep, and try again.
+            once = {"max_retries": max(len(connection.alt) - 1, 0), "interval_start": 0, "interval_step": 0}
+            connection.ensure_connection(**once, reraise_as_library_errors=False)
             return (ConfirmingLink if is_amqp else DeliveringLink)(connection, confirm_timeout)
     except connection.channel_errors as error:
         # What RabbitMQ says to a wrong password.
