@@ -52,6 +52,8 @@ class ConfirmingLink(BaseLink):
                     flight.go_on(channel, limit)
                     channel.close()
                 except ChannelError as error:
+                    if not flight.in_flight:
+                        raise
                     # The broker closes the channel on what it cannot take, and does not say which that is.
                     limit = MOST_IN_FLIGHT if flight.failed_alone(told(error)) else 1
                     self.known_exchanges = {""}
@@ -63,6 +65,8 @@ class ConfirmingLink(BaseLink):
         try:
             with super().reached():
                 yield
+        except ChannelError as error:
+            raise BrokerAway(told(error)) from error
         except AttributeError as error:
             # amqp's, on a connection that was lost under it.
             if self.amqp.connected:
