@@ -12,7 +12,7 @@ from idempotency.models import OutboxMessage
 from idempotency.outbox import confirming
 from idempotency.outbox.links import Outcome, connected
 from tests.conftest import beside_postgresql
-from tests.outbox.conftest import let_pause_pass, send, states
+from tests.outbox.conftest import let_pause_pass, send, states, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), beside_postgresql]
 
@@ -145,9 +145,7 @@ def test_a_connection_that_is_cut_in_a_batch_loses_nothing_and_breaks_no_order(
     assert all(away.keys() == {"default"} for away in lost)
     assert "WAITING" in states().values()
     publisher.outages.clear()
-    while "WAITING" in states().values():
-        publisher.run()
-    assert set(states().values()) == {"PUBLISHED"}
+    wait_until(lambda: publisher.run() and set(states().values()) == {"PUBLISHED"})
     first = list(dict.fromkeys(map(int, queue.event_ids())))
     assert sorted(first) == list(range(40))
     for key in range(4):
