@@ -98,6 +98,22 @@ def test_an_exchange_that_is_not_there_fails_its_messages_alone(queue, publisher
     assert set(queue.event_ids()) == set("abcdg")
 
 
+def test_an_exchange_that_is_not_there_is_known_before_anything_is_sent(queue, publisher, monkeypatch):
+    """Others of the batch would be sent twice, when the channel is closed under them."""
+    sent = []
+    send_one = confirming.Flight.send
+
+    def note(self, channel, row, following):
+        sent.append(row.event_id)
+        send_one(self, channel, row, following)
+
+    monkeypatch.setattr(confirming.Flight, "send", note)
+    send("a", exchange=f"{queue.name}-exchange")
+    send("b", queue=queue.name)
+    assert publisher.run().published == 1
+    assert sent == ["b"]
+
+
 def test_what_the_broker_closes_the_channel_on_fails_alone(queue, publisher):
     """An exchange of the broker's own is there, and takes nothing."""
     for number in range(5):
