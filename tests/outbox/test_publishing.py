@@ -13,8 +13,7 @@ from idempotency.database import DatabaseNow
 from idempotency.models import OutboxMessage
 from idempotency.outbox import batches
 from idempotency.outbox.publisher import Publisher
-from tests import services
-from tests.conftest import in_a_thread, in_turn
+from tests.conftest import in_a_thread
 from tests.outbox.conftest import State, delivered, event_ids, let_pause_pass, send, states
 from tests.settings import VENDOR
 
@@ -139,40 +138,6 @@ def test_an_exchange_that_no_queue_is_bound_to_loses_nothing(publisher):
     let_pause_pass()
     assert publisher.run().published == 1
     assert event_ids("orders") == ["a"]
-
-
-@pytest.fixture(params=["filesystem", "redis"])
-def transport(request, settings, tmp_path):
-    """Others of kombu's, on which consumers take from a queue."""
-    folders = {"data_folder_in": str(tmp_path), "data_folder_out": str(tmp_path)}
-    if request.param == "redis":
-        settings.IDEMPOTENCY_BROKERS = {"default": {"URL": f"redis://127.0.0.1:{services.redis.port}/7"}}
-        in_turn("redis")
-    else:
-        folders |= {"control_folder": str(tmp_path / "control")}
-        settings.IDEMPOTENCY_BROKERS = {"default": {"URL": "filesystem://", "TRANSPORT_OPTIONS": folders}}
-    options = settings.IDEMPOTENCY_BROKERS["default"]
-    with Connection(options["URL"], transport_options=options.get("TRANSPORT_OPTIONS", {})) as connection:
-        yield connection
-
-
-def test_other_transports_take_messages_into_their_queues(transport, publisher, name):
-    with transaction.atomic():
-        outbox.send({"order": 17}, routing_key=name, event_id="a", key="k")
-        outbox.send({"order": 18}, routing_key=name, event_id="b", key="k")
-    assert publisher.run().published == 2
-    channel, got = transport.channel(), []
-    while message := channel.basic_get(name, no_ack=True):
-        got.append(channel.message_to_python(message))
-    # Of what was published within a millisecond, the filesystem has no order.
-    assert {message.headers["event_id"]: message.payload["order"] for message in got} == {"a": 17, "b": 18}
-
-
-def test_another_transport_that_is_away_is_an_outage(settings, publisher):
-    settings.IDEMPOTENCY_BROKERS = {"default": {"URL": "redis://127.0.0.1:1/7"}}
-    send("a")
-    assert publisher.run().away
-    assert states() == {"a": "WAITING"}
 
 
 def test_an_outage_is_logged_once_and_tried_again_later_and_later(settings, caplog):
