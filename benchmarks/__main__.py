@@ -11,11 +11,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import others, report
 from benchmarks.variants import SETUPS, THROUGHPUT_GOAL
 
+Part = Callable[[argparse.Namespace, Sequence[str]], None]
 DRIVERS = {"postgresql": ("psycopg2", "psycopg3"), "mariadb": ("mysqlclient",), "sqlite": ("sqlite3",)}
 
 
@@ -29,38 +31,8 @@ def main() -> int:
         for driver in drivers:
             profile(options, driver)
         return 0
-    if options.only_tokens:
-        latency(options, drivers[0], "tokens")
-        tokens(options, drivers[0])
-        return 0
-    if options.only_leases:
-        latency(options, drivers[0], "leases")
-        return 0
-    if options.only_unique_ids:
-        unique_ids(options, drivers[0])
-        return 0
-    if options.only_statuses:
-        statuses(options, drivers[0])
-        return 0
-    if options.only_locks:
-        locks(options, drivers[0])
-        return 0
-    if options.only_messages:
-        messages(options, drivers[0])
-        return 0
-    for driver in drivers:
-        latency(options, driver, "own")
-    for setup in () if options.only_own else ("tokens", "leases", "flat", "requests"):
-        latency(options, drivers[0], setup)
-    if not options.only_own:
-        tokens(options, drivers[0])
-    if not options.only_own:
-        statuses(options, drivers[0])
-        unique_ids(options, drivers[0])
-        locks(options, drivers[0])
-        messages(options, drivers[0])
-    if not options.only_own and options.database != "sqlite":
-        throughput(options, drivers[0])
+    for part in options.only or PARTS:
+        PARTS[part](options, drivers)
     if options.others:
         other_packages(options, drivers[0])
     return 0
@@ -76,13 +48,7 @@ def arguments() -> argparse.Namespace:
     add("--pairs", type=int, default=9, help="rounds of the throughput, bare and guarded")
     add("--seconds", type=float, default=3, help="length of each half of such a round")
     add("--quick", action="store_true", help="a few short rounds, to see that it works")
-    add("--only-own", action="store_true", help="only the table of keys")
-    add("--only-tokens", action="store_true", help="only the tables of tokens")
-    add("--only-leases", action="store_true", help="only the table of leases")
-    add("--only-statuses", action="store_true", help="only the tables of statuses")
-    add("--only-locks", action="store_true", help="only the tables of locks")
-    add("--only-messages", action="store_true", help="only the tables of consumers and the outbox")
-    add("--only-unique-ids", action="store_true", help="only the tables of unique ids")
+    add("--only", action="append", choices=PARTS, help="only this part; may be given several times")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -126,13 +92,22 @@ def unique_ids(options: argparse.Namespace, driver: str) -> None:
     print("\n".join(report.times(found["result"]["time"])), flush=True)
 
 
-def messages(options: argparse.Namespace, driver: str) -> None:
+def consumers(options: argparse.Namespace, driver: str) -> None:
     found = worker(options, driver, "consumers", rounds=options.pairs, messages=5 * options.block)
     print(f"\n{report.versions(found['versions'])}: one worker on RabbitMQ")
     print("\n".join(report.rates(found["result"])), flush=True)
 
 
+def outbox(options: argparse.Namespace, driver: str) -> None:
+    messages = 2000 if options.quick else 10_000
+    found = worker(options, driver, "outbox", messages=messages, rounds=options.pairs)
+    print(f"\n{report.versions(found['versions'])}: {messages} messages that wait, to RabbitMQ")
+    print("\n".join(report.outbox(found["result"])), flush=True)
+
+
 def throughput(options: argparse.Namespace, driver: str) -> None:
+    if options.database == "sqlite":
+        return
     found = worker(options, driver, "throughput", pairs=options.pairs, seconds=options.seconds)
     print(f"\n{report.versions(found['versions'])}: gunicorn, 4 workers, 8 keep-alive connections")
     print("\n".join(report.throughput(found["result"], THROUGHPUT_GOAL)), flush=True)
@@ -175,6 +150,42 @@ def worker(
     command = [python, "-m", "benchmarks.worker", part, json.dumps(measured)]
     done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def latencies(*setups: str) -> Part:
+    def measure(options: argparse.Namespace, drivers: Sequence[str]) -> None:
+        for setup in setups:
+            latency(options, drivers[0], setup)
+
+    return measure
+
+
+def keys(options: argparse.Namespace, drivers: Sequence[str]) -> None:
+    for driver in drivers:
+        latency(options, driver, "own")
+
+
+def all_of_tokens(options: argparse.Namespace, drivers: Sequence[str]) -> None:
+    latency(options, drivers[0], "tokens")
+    tokens(options, drivers[0])
+
+
+def on_the_first(measure: Callable[[argparse.Namespace, str], None]) -> Part:
+    return lambda options, drivers: measure(options, drivers[0])
+
+
+PARTS: dict[str, Part] = {
+    "keys": keys,
+    "tokens": all_of_tokens,
+    "leases": latencies("leases"),
+    "requests": latencies("flat", "requests"),
+    "statuses": on_the_first(statuses),
+    "unique-ids": on_the_first(unique_ids),
+    "locks": on_the_first(locks),
+    "consumers": on_the_first(consumers),
+    "outbox": on_the_first(outbox),
+    "throughput": on_the_first(throughput),
+}
 
 
 if __name__ == "__main__":

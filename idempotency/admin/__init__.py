@@ -3,6 +3,7 @@ messages; and mixins for the admin of models that have them."""
 
 from idempotency.admin.inbox import FailedMessageAdmin, InboxMessageAdmin
 from idempotency.admin.logs import LedgerEntryAdmin, ParkedEventAdmin, StatusTransitionAdmin
+from idempotency.admin.messages import OutboxMessageAdmin
 from idempotency.admin.owned import OwnedColumnsAdminMixin, StatusAdminMixin
 from idempotency.admin.records import IdempotencyRecordAdmin
 
@@ -11,6 +12,7 @@ __all__ = [
     "IdempotencyRecordAdmin",
     "InboxMessageAdmin",
     "LedgerEntryAdmin",
+    "OutboxMessageAdmin",
     "OwnedColumnsAdminMixin",
     "ParkedEventAdmin",
     "StatusAdminMixin",
