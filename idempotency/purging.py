@@ -1,4 +1,5 @@
-"""Deleting records, or only their bodies, tokens, ids and leases, in bounded batches beside live traffic."""
+"""Deleting records, or only their bodies, tokens, ids, leases and messages, in bounded batches beside live
+traffic."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ from django.db.models import Max, Min, QuerySet
 
 from idempotency.database import is_conflict
 from idempotency.models import (
+    FailedMessage,
     IdempotencyRecord,
     IdempotencyToken,
     LockFence,
     LockLease,
     OperationRun,
+    OutboxMessage,
     RecordQuerySet,
     UniqueId,
 )
@@ -31,10 +34,10 @@ WINDOW = 10_000
 # Lower bounds lag behind: SQLite compares times as texts, in which .120 and .120000 differ.
 LAG = timedelta(seconds=1)
 
-Change = Literal["deleted", "dropped", "tokens", "ids", "leases", "fences"]
+Change = Literal["deleted", "dropped", "tokens", "ids", "leases", "fences", "outbox", "failures"]
 # Nothing but deletion can happen to them. All others may be taken up again by a newcomer, in place: whether
 # they are due is asked once they are held.
-NEVER_TAKEN_UP: set[Change] = {"tokens"}
+NEVER_TAKEN_UP: set[Change] = {"tokens", "outbox"}
 
 # Given `WHERE id IN (…)`, InnoDB may scan a table of no great length: it then waits for rows that
 # others hold and, under REPEATABLE READ, locks the gaps too, so that nobody can insert. A join that
@@ -57,9 +60,9 @@ class Purge:
     whether they came to the end; False means that ``seconds`` were over, with rows left. At least one
     batch is done, however short the time. Database errors pass through; what was done stays done.
 
-    ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens``, ``ids``, ``leases`` and ``fences``
-    deleted, rows ``skipped`` because somebody else held them, and those found ``unfinished`` (running, or
-    outcome unknown) by ``erase()``.
+    ``counts`` has the records ``deleted``, bodies ``dropped``, ``tokens``, ``ids``, ``leases``, ``fences``,
+    published messages of the ``outbox`` and ``failures`` of messages deleted, rows ``skipped`` because
+    somebody else held them, and those found ``unfinished`` (running, or outcome unknown) by ``erase()``.
     """
 
     using: str
@@ -90,6 +93,8 @@ class Purge:
         yield "ids", UniqueId.objects.using(self.using).expired(), "kept_until"
         yield "leases", LockLease.objects.using(self.using).expired(), "expires_at"
         yield "fences", LockFence.objects.using(self.using).idle(), "taken_at"
+        yield "outbox", OutboxMessage.objects.using(self.using).forgettable(), "kept_until"
+        yield "failures", FailedMessage.objects.using(self.using).forgettable(), "kept_until"
 
     def delete_expired(self) -> bool:
         return self._sweep(self.expired(), "expires_at", "deleted")
