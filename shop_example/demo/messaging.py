@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import kombu
+from django.db import connections
 
 from idempotency.models import OutboxMessage
 from shop_example import brokers
+from shop_example.demo import whole_files  # noqa: F401
 from shop_example.demo.server import START_SECONDS, DemoFailure, Server, wait_for
 
 MACHINES = 2
@@ -56,6 +58,8 @@ class Messaging:
     def deliver_again(self, event: str) -> None:
         """A message that was published, as a broker does that has heard nothing of it for too long."""
         sent = OutboxMessage.objects.using(self.database).get(event_id=event)
+        # This thread's own.
+        connections[self.database].close()
         broker = brokers.files(self.folder)
         with kombu.Connection(broker["URL"], transport_options=broker["TRANSPORT_OPTIONS"]) as connection:
             kombu.Producer(connection.channel(), auto_declare=False).publish(

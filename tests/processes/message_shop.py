@@ -23,6 +23,7 @@ SHELL = """
 import json, sys, django
 django.setup()
 from idempotency.models import FailedMessage, InboxMessage, OutboxMessage
+from shop_example.demo import whole_files
 from shop_example.models import *
 for line in sys.stdin:
     exec(json.loads(line))
