@@ -39,6 +39,9 @@ def main() -> int:
     if options.only_unique_ids:
         unique_ids(options, drivers[0])
         return 0
+    if options.only_outbox:
+        outbox(options, drivers[0])
+        return 0
     if options.only_statuses:
         statuses(options, drivers[0])
         return 0
@@ -55,6 +58,7 @@ def main() -> int:
         statuses(options, drivers[0])
         unique_ids(options, drivers[0])
         locks(options, drivers[0])
+        outbox(options, drivers[0])
     if not options.only_own and options.database != "sqlite":
         throughput(options, drivers[0])
     if options.others:
@@ -78,6 +82,7 @@ def arguments() -> argparse.Namespace:
     add("--only-statuses", action="store_true", help="only the tables of statuses")
     add("--only-locks", action="store_true", help="only the tables of locks")
     add("--only-unique-ids", action="store_true", help="only the tables of unique ids")
+    add("--only-outbox", action="store_true", help="only the table of the outbox")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -119,6 +124,13 @@ def unique_ids(options: argparse.Namespace, driver: str) -> None:
     print(f"\n{report.versions(found['versions'])}: {ids} ids in Redis")
     print("\n".join(report.memory(found["result"]["memory"])))
     print("\n".join(report.times(found["result"]["time"])), flush=True)
+
+
+def outbox(options: argparse.Namespace, driver: str) -> None:
+    messages = 2000 if options.quick else 10_000
+    found = worker(options, driver, "outbox", messages=messages, rounds=options.pairs)
+    print(f"\n{report.versions(found['versions'])}: {messages} messages that wait, to RabbitMQ")
+    print("\n".join(report.outbox(found["result"])), flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:

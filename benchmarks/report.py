@@ -87,6 +87,15 @@ def handovers(rows: list[dict[str, Any]]) -> list[str]:
     )
 
 
+def outbox(rows: list[dict[str, Any]]) -> list[str]:
+    cells = [("", "messages/s", "quartiles", "goal")]
+    for row in rows:
+        low, high = row["quartiles"]
+        goal = f">= {row['goal']}" if row["goal"] else ""
+        cells.append((row["name"], f"{row['rate']:.0f}", f"{low:.0f} .. {high:.0f}", goal))
+    return table(cells)
+
+
 def throughput(found: dict[str, Any], goal: float) -> list[str]:
     low, high = found["quartiles"]
     cells = [

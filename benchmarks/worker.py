@@ -27,7 +27,7 @@ def main(part: str, arguments: str) -> None:
 
 
 def measure(part: str, arguments: dict[str, Any]) -> Any:
-    from benchmarks import latency, locks, profiling, statuses, throughput, unique_ids
+    from benchmarks import latency, locks, outbox, profiling, statuses, throughput, unique_ids
     from benchmarks.variants import SETUPS
 
     if part == "latency":
@@ -38,6 +38,8 @@ def measure(part: str, arguments: dict[str, Any]) -> Any:
         return statuses.measure(**arguments)
     if part == "locks":
         return locks.measure(**arguments)
+    if part == "outbox":
+        return outbox.measure(**arguments)
     if part == "unique-ids":
         return unique_ids.measure(**arguments)
     if part == "throughput":

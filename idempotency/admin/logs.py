@@ -21,7 +21,7 @@ class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the st
     """Read-only, newest first, and searched by the exact object alone: no page scans a large table."""
 
     list_per_page = 50
-    list_select_related: tuple[str, ...] = ("content_type",)
+    list_select_related = ("content_type",)
     sortable_by = ()
     ordering = ("-pk",)
     search_fields = ("object_id",)

@@ -56,7 +56,6 @@ class OutboxMessageAdmin(LogAdmin):
         "listed_error",
     )
     list_filter = ("state", BrokerFilter)
-    list_select_related = ()
     search_fields = ("event_id",)
     search_help_text = gettext_lazy("The exact event id.")
     actions = ("try_again",)
@@ -67,6 +66,9 @@ class OutboxMessageAdmin(LogAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).using(alias)
         rows = rows.annotate(now=DatabaseNow()).defer("headers", "body")
         return rows
+
+    def get_list_select_related(self, request: HttpRequest) -> bool:
+        return False
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

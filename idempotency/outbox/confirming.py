@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from amqp import Message
+from amqp import Message, spec
 from amqp.exceptions import ChannelError, NotFound
 
 from idempotency.outbox.batches import Row
@@ -24,6 +24,10 @@ from idempotency.outbox.links import (
 
 # Sent and not yet confirmed. More does not make a broker faster.
 MOST_IN_FLIGHT = 500
+# Bytes after which what was written is sent.
+MOST_UNSENT = 1 << 20
+# A reserved number, exchange, routing key, and two flags.
+PUBLISH_FORMAT, MANDATORY, IMMEDIATE = "Bssbb", True, False
 
 
 class ConfirmingLink(BaseLink):
@@ -48,6 +52,8 @@ class ConfirmingLink(BaseLink):
                     flight.go_on(channel, limit)
                     channel.close()
                 except ChannelError as error:
+                    if not flight.in_flight:
+                        raise
                     # The broker closes the channel on what it cannot take, and does not say which that is.
                     limit = MOST_IN_FLIGHT if flight.failed_alone(told(error)) else 1
                     self.known_exchanges = {""}
@@ -59,6 +65,8 @@ class ConfirmingLink(BaseLink):
         try:
             with super().reached():
                 yield
+        except ChannelError as error:
+            raise BrokerAway(told(error)) from error
         except AttributeError as error:
             # amqp's, on a connection that was lost under it.
             if self.amqp.connected:
@@ -93,6 +101,20 @@ class ConfirmingLink(BaseLink):
         return None
 
 
+@contextmanager
+def corked(transport: Any) -> Iterator[bytearray]:
+    """Have what amqp writes in the block sent at its end, in one piece: a system call for each message takes
+    longer than all else that is done for it. Nothing may be waited for in the block."""
+    write, unsent = transport._write, bytearray()
+    transport._write = unsent.extend
+    try:
+        yield unsent
+    finally:
+        transport._write = write
+    if unsent:
+        transport.write(unsent)
+
+
 class Flight:
     """One batch on its way. Of each chain one message at most is unconfirmed: what follows a message that
     the broker refuses has then not been published before it."""
@@ -117,8 +139,9 @@ class Flight:
         channel.events["basic_nack"].add(self.note_nack)
         channel.events["basic_return"].add(self.note_return)
         while not self.is_over:
-            while self.ready and len(self.in_flight) < limit:
-                self.send(channel, *self.ready.popleft())
+            with corked(channel.connection.transport) as unsent:
+                while self.ready and len(self.in_flight) < limit and len(unsent) < MOST_UNSENT:
+                    self.send(channel, *self.ready.popleft())
             self.wait(channel.connection)
 
     def send(self, channel: Any, row: Row, following: deque[Row]) -> None:
@@ -131,9 +154,10 @@ class Flight:
             delivery_mode=PERSISTENT,
         )
         self.sent += 1
-        # Before it is sent: confirms of earlier ones are read on the way.
         self.in_flight[self.sent] = row, following
-        channel.basic_publish(message, row.exchange, row.routing_key, mandatory=True)
+        # basic_publish() would look first whether the broker has said anything: see corked().
+        arguments = (0, row.exchange, row.routing_key, MANDATORY, IMMEDIATE)
+        channel.send_method(spec.Basic.Publish, PUBLISH_FORMAT, arguments, message)
 
     def wait(self, connection: Any) -> None:
         """For some more confirms."""

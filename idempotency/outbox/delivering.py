@@ -11,7 +11,8 @@ from idempotency.outbox.links import PERSISTENT, BaseLink, Outcome, chains, head
 
 
 class DeliveringLink(BaseLink):
-    """A message counts as published when kombu returns. How durable it is then is the transport's affair.
+    """A message counts as published when kombu returns. How durable it is then is the transport's affair,
+    and so is the order: the filesystem's goes by milliseconds.
 
     Under the default exchange its queue is declared. Of another exchange the transport must know the
     bindings; what no queue is bound to is refused, where the transport itself would drop it.

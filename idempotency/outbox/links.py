@@ -101,14 +101,19 @@ def connected(broker: str, confirm_timeout: float) -> BaseLink:
     from idempotency.outbox.confirming import ConfirmingLink
     from idempotency.outbox.delivering import DeliveringLink
 
-    # With the option for consumers' own publishing, each would wait for its confirm.
-    transport_options = {**options["TRANSPORT_OPTIONS"], "confirm_publish": False}
     connection = kombu.Connection(options["URL"], connect_timeout=CONNECTING_SECONDS)
     is_amqp = issubclass(connection.get_transport_cls(), pyamqp.Transport)
-    connection.transport_options = transport_options if is_amqp else dict(options["TRANSPORT_OPTIONS"])
+    connection.transport_options = {
+        name: value
+        for name, value in options["TRANSPORT_OPTIONS"].items()
+        # With it, amqp waits for the confirm of each message.
+        if not is_amqp or name != "confirm_publish"
+    }
     try:
         with reached(connection):
-            connection.connect()
+            # Once per host: connect() would sleep, and try again.
+            once = {"max_retries": max(len(connection.alt) - 1, 0), "interval_start": 0, "interval_step": 0}
+            connection.ensure_connection(**once, reraise_as_library_errors=False)
             return (ConfirmingLink if is_amqp else DeliveringLink)(connection, confirm_timeout)
     except connection.channel_errors as error:
         # What RabbitMQ says to a wrong password.

@@ -31,9 +31,9 @@ LONGEST_AGE = timedelta(days=36_500)
 
 class Command(BaseCommand):
     help = (
-        "Delete expired idempotency records, and one-time tokens, unique ids, leases and fences of locks, and "
-        "published and failed messages that need not be remembered any longer, in short transactions that do "
-        "not block live traffic. "
+        "Delete expired idempotency records, and one-time tokens, unique ids, leases and fences of locks, "
+        "and published and failed messages that need not be remembered any longer, in short transactions "
+        "that do not block live traffic. "
         "Records that are running, or whose outcome is unknown, are never touched. Exits with 0 when "
         "everything asked for is done, with 1 when not."
     )
