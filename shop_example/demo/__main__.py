@@ -31,9 +31,9 @@ when its answer is lost. With the guard each step is a point from which the call
 Who has paid gets an SMS. The message about it is stored with the payment, in the outbox, and goes out by
 `manage.py publish_outbox`. Two machines (processes of `manage.py consume`) take it from a broker (a folder of
 files, so that none is needed), and ask a gateway, in a process of its own, for the SMS (asked); what it has
-sent is counted there (SMS). With the guard a copy of a message that another machine is at work on is put
-off, and one that was handled is skipped. Where the gateway's answer is lost, nobody knows whether the SMS
-was sent: it is asked for again, under the same key.
+sent is counted there (SMS). With the guard a copy that reaches another machine while the first one waits for
+a slow gateway is put off (put off), and one of what was done changes nothing (skipped). Where the gateway's
+answer is lost, nobody knows whether the SMS was sent: it is asked for again, under the same key.
 
 The last three are no requests: each run is a process of its own, as on another machine, on the same
 database. The column "guard" says what keeps the runs apart. A lock alone is not enough where a run comes
