@@ -56,7 +56,7 @@ class ProductAdmin(OwnedColumnsAdminMixin, admin.ModelAdmin):
 
 @admin.register(Customer)
 class CustomerAdmin(ReadOnlyAdmin):
-    list_display = ["user", balance]
+    list_display = ["user", "phone", balance]
     list_select_related = ["user"]
 
 

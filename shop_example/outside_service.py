@@ -4,8 +4,8 @@ what it knows.
 It does what it is asked as often as it is asked, and nothing but an Idempotency-Key tells it a retry: that is
 given the first one's answer, and 422 where it asks for something else.
 
-With --faults it also takes POST /faults {"reference", "times"}: so many of the next requests with this
-reference are done, and not answered.
+With --faults it also takes POST /faults {"reference", "times", "seconds"}: so many of the next requests with
+this reference are done, and answered so much later; without "seconds", not answered.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import argparse
 import json
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -35,8 +36,11 @@ class Service(ABC):
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.answers: dict[str, tuple[object, Answer]] = {}
-        self.losing: Counter[str] | None = None
-        """How many answers are to be lost, by the reference; None: it obeys nobody who asks for that."""
+        self.asked: Counter[str] = Counter()
+        """How many requests there were, by the reference."""
+        self.faults: defaultdict[str, list[float | None]] | None = None
+        """Seconds by which the next answers are late, or None where they are lost, by the reference. None: it
+        obeys nobody who asks for that."""
 
     @abstractmethod
     def do(self, path: str, asked: dict[str, Any]) -> Answer:
@@ -49,15 +53,18 @@ class Service(ABC):
     def post(self, path: str, asked: dict[str, Any], key: str | None) -> Answer | None:
         """Once under a key. None: the answer is lost."""
         with self.lock:
-            if path == "/faults" and self.losing is not None:
-                self.losing[asked["reference"]] += asked["times"]
+            if path == "/faults" and self.faults is not None:
+                self.faults[asked["reference"]] += [asked.get("seconds")] * asked["times"]
                 return 200, {}
             answer = self._once(path, asked, key)
             reference = asked.get("reference", "")
-            if self.losing and self.losing[reference] > 0:
-                self.losing[reference] -= 1
-                return None
-            return answer
+            self.asked[reference] += 1
+            faults = self.faults[reference] if self.faults is not None else []
+            seconds = faults.pop(0) if faults else 0.0
+        if seconds is None:
+            return None
+        time.sleep(seconds)
+        return answer
 
     def _once(self, path: str, asked: dict[str, Any], key: str | None) -> Answer:
         if key in self.answers:
@@ -112,7 +119,7 @@ def serve(service: Service) -> None:
     parser.add_argument("--faults", action="store_true", help="let anybody have answers lost")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
     options = parser.parse_args()
-    Handler.service, service.losing = service, Counter() if options.faults else None
+    Handler.service, service.faults = service, defaultdict(list) if options.faults else None
     server = ThreadingHTTPServer((HOST, options.port), Handler)
     server.daemon_threads = True
     if options.until_eof:

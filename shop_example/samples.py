@@ -14,6 +14,7 @@ ORDER_SERVICE = "order-service"
 WAREHOUSE = "warehouse"
 ADMINISTRATOR = "admin"
 BALANCE_CENTS = 10_000_000
+PHONE = "+1 555 0100"
 
 
 def create_samples() -> None:
@@ -23,7 +24,9 @@ def create_samples() -> None:
     """
     for name, price_cents, stock in PRODUCTS:
         Product.objects.get_or_create(name=name, defaults={"price_cents": price_cents, "stock": stock})
-    Customer.objects.get_or_create(user=sample_user(CUSTOMER), defaults={"balance_cents": BALANCE_CENTS})
+    Customer.objects.get_or_create(
+        user=sample_user(CUSTOMER), defaults={"balance_cents": BALANCE_CENTS, "phone": PHONE}
+    )
     permit(ORDER_SERVICE, "add_stockdeduction")
     permit(WAREHOUSE, "change_order")
 

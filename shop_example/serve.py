@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 import uuid
 from contextlib import closing
 
@@ -35,6 +36,13 @@ At {base}/api/unguarded/orders/ the same order is written twice.
 
 An order is paid by card when its number is sent to {base}/api/card-payments/
 with a key of its own, as {{"order": 1}}. The provider that charges the card is at {provider}
+
+A paid order leaves a message in the outbox, for the SMS to its customer. What publishes it, what handles it,
+and the gateway that sends the SMS:
+
+  {python} manage.py publish_outbox
+  {python} manage.py consume sms.order-paid
+  {python} -m shop_example.sms_gateway
 """
 
 
@@ -77,6 +85,7 @@ def introduction(base: str) -> str:
         key=uuid.uuid4(),
         product=product.pk,
         provider=settings.PROVIDER_URL,
+        python=sys.executable,
     )
 
 

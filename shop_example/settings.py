@@ -6,7 +6,10 @@ SHOP_ATOMIC_REQUESTS  1: every request in a transaction of Django's
 SHOP_DEBUG            1: Django's debug pages, and the log on the terminal
 SHOP_THROTTLE         requests per caller and period ("10000/min"); "none" for no limit
 SHOP_PROVIDER_URL     where the payment provider is (http://127.0.0.1:8010); see provider.py
-SHOP_LEASE_SECONDS    for how long a card payment is its worker's who may have died (30)
+SHOP_BROKER_URL       a message broker (amqp://user:password@host:5672//); else files beside the database
+SHOP_QUEUE_PREFIX     what the names of queues begin with, where several shops share a broker
+SHOP_SMS_GATEWAY_URL  where SMS are sent (http://127.0.0.1:8011); see sms_gateway.py
+SHOP_LEASE_SECONDS    for how long a card payment, or a message, is its worker's who may have died (30)
 SHOP_FAULTS           1: obey the Shop-Fault header; see faults.py
 """
 
@@ -14,7 +17,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from shop_example import databases
+from shop_example import brokers, databases
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -69,10 +72,11 @@ TEMPLATES = [
     },
 ]
 
+SQLITE = Path(os.environ.get("SHOP_DATABASE") or BASE_DIR / "shop.sqlite3")
 if os.environ.get("SHOP_DATABASE_URL"):
     DATABASES = {"default": databases.server(os.environ["SHOP_DATABASE_URL"])}
 else:
-    DATABASES = {"default": databases.sqlite(os.environ.get("SHOP_DATABASE") or BASE_DIR / "shop.sqlite3")}
+    DATABASES = {"default": databases.sqlite(SQLITE)}
 DATABASES["default"]["ATOMIC_REQUESTS"] = os.environ.get("SHOP_ATOMIC_REQUESTS") == "1"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -94,12 +98,19 @@ REST_FRAMEWORK = {
 }
 
 PROVIDER_URL = os.environ.get("SHOP_PROVIDER_URL") or "http://127.0.0.1:8010"
+SMS_GATEWAY_URL = os.environ.get("SHOP_SMS_GATEWAY_URL") or "http://127.0.0.1:8011"
+ORDER_PAID_QUEUE = f"{os.environ.get('SHOP_QUEUE_PREFIX', '')}order.paid"
 
 IDEMPOTENCY_LEASE = timedelta(seconds=float(os.environ.get("SHOP_LEASE_SECONDS") or 30))
 IDEMPOTENCY_UNIQUE_IDS = {
     # So that no day is settled again by mistake when somebody looks into an old one.
     "settlements": {"WINDOW": timedelta(days=400)},
 }
+if os.environ.get("SHOP_BROKER_URL"):
+    IDEMPOTENCY_BROKERS = {"default": brokers.server(os.environ["SHOP_BROKER_URL"])}
+else:
+    IDEMPOTENCY_BROKERS = {"default": brokers.files(SQLITE.with_suffix(".messages"))}
+IDEMPOTENCY_CONSUMERS = {"sms.order-paid": {"QUEUE": ORDER_PAID_QUEUE}}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -1,7 +1,8 @@
 """``python -m shop_example.sms_gateway [port]``: a gateway, which sends an SMS whenever it is asked to.
 
 POST /messages {"to", "text", "reference"}   the message
-GET /messages?reference=…                    what was sent under a reference; without one, under any
+GET /messages?reference=…                    what was sent under a reference, and how often it was asked to;
+                                             without one, under any
 
 See outside_service.py for what it makes of retries and of --faults.
 """
@@ -30,7 +31,9 @@ class SmsGateway(Service):
         if path != "/messages":
             return 404, {}
         wanted = asked.get("reference")
-        return 200, {"messages": [sent for sent in self.sent if wanted in (None, sent["reference"])]}
+        messages = [sent for sent in self.sent if wanted in (None, sent["reference"])]
+        times = self.asked.total() if wanted is None else self.asked[wanted]
+        return 200, {"messages": messages, "asked": times}
 
     def send(self, to: str, text: str, reference: str) -> Answer:
         self.sent.append({"id": f"sms-{uuid.uuid4()}", "to": to, "text": text, "reference": reference})

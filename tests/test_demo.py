@@ -23,5 +23,5 @@ def test_the_demo_shows_that_everything_guarded_happens_once(tmp_path):
         timeout=240,
     )
     assert done.returncode == 0, done.stdout
-    assert "With it, each of the 37 was done exactly once" in done.stdout
+    assert "With it, each of the 40 was done exactly once" in done.stdout
     assert list(tmp_path.iterdir()) == []

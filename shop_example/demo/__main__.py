@@ -28,6 +28,13 @@ its own, the order is marked paid. What the provider did is not undone when the 
 when its answer is lost. With the guard each step is a point from which the caller's retry goes on, or
 `manage.py complete_idempotency` where that comes late or never (resumed by).
 
+Who has paid gets an SMS. The message about it is stored with the payment, in the outbox, and goes out by
+`manage.py publish_outbox`. Two machines (processes of `manage.py consume`) take it from a broker (a folder of
+files, so that none is needed), and ask a gateway, in a process of its own, for the SMS (asked); what it has
+sent is counted there (SMS). With the guard a copy that reaches another machine while the first one waits for
+a slow gateway is put off (put off), and one of what was done changes nothing (skipped). Where the gateway's
+answer is lost, nobody knows whether the SMS was sent: it is asked for again, under the same key.
+
 The last three are no requests: each run is a process of its own, as on another machine, on the same
 database. The column "guard" says what keeps the runs apart. A lock alone is not enough where a run comes
 when the lock was released, nor where its holder is halted (SIGSTOP) for longer than it holds.
@@ -61,14 +68,17 @@ def demonstrate(folder: Path) -> int:
 
     from shop_example.demo.provider import Provider
     from shop_example.demo.server import DemoFailure
+    from shop_example.demo.sms_gateway import SmsGateway
 
     shops: Any = ()
     try:
         with ExitStack() as closing:
             provider = Provider("--faults")
             closing.callback(provider.close)
+            gateway = SmsGateway("--faults")
+            closing.callback(gateway.close)
             use_settings(folder, provider.url)
-            scenarios, shops = prepare(folder, provider)
+            scenarios, shops = prepare(folder, provider, gateway)
             for shop in shops:
                 closing.callback(shop.close)
             # Comes first: an impatient second Ctrl-C must not leave half of it behind.
@@ -101,7 +111,7 @@ def use_settings(folder: Path, provider_url: str) -> None:
     django.setup()
 
 
-def prepare(folder: Path, provider: Any) -> tuple[Any, Any]:
+def prepare(folder: Path, provider: Any, gateway: Any) -> tuple[Any, Any]:
     """The scenarios, and two shops with the same rows to play them in: without the guard, and with it."""
     from django.core.management import call_command
     from django.db import connection
@@ -113,7 +123,7 @@ def prepare(folder: Path, provider: Any) -> tuple[Any, Any]:
 
     call_command("migrate", verbosity=0)
     samples.create_samples()
-    prepared = programme(provider)
+    prepared = programme(provider, gateway)
     tokens = {
         name: samples.token_of(name) for name in (samples.CUSTOMER, samples.ORDER_SERVICE, samples.WAREHOUSE)
     }
@@ -121,7 +131,8 @@ def prepare(folder: Path, provider: Any) -> tuple[Any, Any]:
     connection.close()
     unguarded, guarded = folder / "unguarded.sqlite3", folder / "guarded.sqlite3"
     shutil.copyfile(unguarded, guarded)
-    same = {"SHOP_PROVIDER_URL": provider.url, "SHOP_LEASE_SECONDS": LEASE_SECONDS}
+    same = {"SHOP_PROVIDER_URL": provider.url, "SHOP_SMS_GATEWAY_URL": gateway.url}
+    same |= {"SHOP_LEASE_SECONDS": LEASE_SECONDS}
     return prepared, (
         Shop(Server(folder / "unguarded", unguarded, **same), "default", tokens, guarded=False),
         Shop(Server(folder / "guarded", guarded, **same), "guarded", tokens, guarded=True),
@@ -151,6 +162,7 @@ def play_all(scenarios: Any, shops: Any) -> int:
             unguarded, guarded = scenario.play(play, shops)
             print(table.row(scenario, play, unguarded, guarded), flush=True)
             lines.append((play, unguarded, guarded))
+        scenario.end(shops)
     return conclude(lines)
 
 

@@ -10,6 +10,8 @@ from shop_example.demo.on_machines import LastPiece, Settlement, StockMessage
 from shop_example.demo.operations import PAGE_PLAYS, Effects, Operation, on_a_page, with_key, with_token
 from shop_example.demo.provider import Provider
 from shop_example.demo.scenarios import Scenario, resource
+from shop_example.demo.sms import OrderPaidSms
+from shop_example.demo.sms_gateway import SmsGateway
 from shop_example.demo.status_messages import StatusMessages
 from shop_example.models import Customer, Order, Product
 
@@ -17,13 +19,18 @@ QUANTITY = 3
 PART_CENTS = 2_500
 
 
-def programme(provider: Provider) -> tuple[Scenario, ...]:
+def programme(provider: Provider, gateway: SmsGateway) -> tuple[Scenario, ...]:
     """On the samples; makes the order that is paid, in parts, so that equal payments may be meant."""
     product = Product.objects.get(name=samples.PRODUCTS[0][0])
     customer = Customer.objects.get(user__username=samples.CUSTOMER)
     unpaid = customer.place_order(product, 100)
     return (
         *by_requests(product, unpaid),
+        OrderPaidSms(
+            title="After payment an SMS is sent, by one of two machines",
+            product=product.pk,
+            gateway=gateway,
+        ),
         *with_tokens(product),
         CardPayments(
             title="An order is paid by card, at a provider elsewhere",

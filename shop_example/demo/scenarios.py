@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from shop_example.demo import plays
-from shop_example.demo.client import Caller
-from shop_example.demo.machines import Machine
 from shop_example.demo.plays import Play
 from shop_example.demo.shop import Shop
 
@@ -44,7 +42,7 @@ class Trial(Protocol):
     """What is sent, or run, in one of the shops, and then looked at."""
 
     @property
-    def callers(self) -> tuple[Caller, ...] | tuple[Machine, ...]: ...
+    def callers(self) -> tuple[Any, ...]: ...
 
     def outcome(self) -> Outcome: ...
 
@@ -72,6 +70,9 @@ class Scenario:
 
     def begin(self, shop: Shop, play: Play) -> Trial:
         raise NotImplementedError
+
+    def end(self, shops: tuple[Shop, ...]) -> None:
+        """When all is played."""
 
     def play(self, play: Play, shops: tuple[Shop, ...]) -> list[Outcome]:
         """In each of the shops, at the same time."""

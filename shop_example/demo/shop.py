@@ -12,6 +12,7 @@ from shop_example import samples
 from shop_example.demo.browser import Browser
 from shop_example.demo.client import Message, request
 from shop_example.demo.machines import Machine
+from shop_example.demo.messaging import Messaging
 from shop_example.demo.server import DemoFailure, Server
 
 
@@ -25,6 +26,8 @@ class Shop:
         self.guarded = guarded
         self.browser = Browser(server.port)
         self.machines: list[Machine] = []
+        consume = ("consume", "sms.order-paid") if guarded else ("consume_as_it_is",)
+        self.messaging = Messaging(server, database, *consume)
 
     def open(self) -> None:
         self.server.start()
@@ -32,6 +35,7 @@ class Shop:
 
     def close(self) -> None:
         self.server.close()
+        self.messaging.close()
         for machine in self.machines:
             machine.close()
 

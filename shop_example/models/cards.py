@@ -80,6 +80,7 @@ class CardPayment(StatusMixin, models.Model):
         self.save(update_fields=["charge"])
         # A message may have said so before: then it is no news.
         order.transition_to(Order.Status.PAID, event_id=f"card payment {self.pk}", by=order.customer)
+        order.send_paid()
 
     def give_up(self) -> None:
         self.transition_to(Status.GIVEN_UP)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Customer(LedgerMixin, models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="customer")
     balance_cents = models.BigIntegerField(default=0)
+    phone = models.CharField(max_length=20, blank=True)
 
     ledger_fields = ("balance_cents",)
 
@@ -73,6 +74,7 @@ class Customer(LedgerMixin, models.Model):
             raise Overpaid
         if left == 0:
             order.transition_to(order.Status.PAID, by=self)
+            order.send_paid()
         return payment
 
     @transaction.atomic

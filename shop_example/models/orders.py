@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Sum
 
+from idempotency import outbox
 from idempotency.status import Park, StatusMixin, Transition
 from shop_example.exceptions import BeingPaid
 from shop_example.faults import work_slowly
@@ -89,6 +91,16 @@ class Order(StatusMixin, models.Model):
             if transition.from_status in IN_THE_HOUSE:
                 self.product.increment("stock", self.quantity, operation_id=operation, by=transition.by)
         self.notices.create(status=transition.to_status)
+
+    def send_paid(self) -> None:
+        """That its customer has paid it, to whom it may concern: within the transaction that makes it so, and
+        so once. What a message says of it, the service knows that has sent it."""
+        outbox.send(
+            {"order": self.reference, "phone": self.customer.phone, "amount_cents": self.total_cents},
+            routing_key=settings.ORDER_PAID_QUEUE,
+            key=self.reference,
+            event_id=f"order-paid-{self.reference}",
+        )
 
     def _give_back_money(self, operation: str, by: str) -> None:
         """All that was paid from the balance: of an order that is cancelled, perhaps a part. What was paid by
