@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from tests.conftest import available
 from tests.processes.messaging import Gateway, Queues, Workers
+
+
+def events(number, **payload):
+    """As Queues.publish() takes them, each with an id of its own."""
+    return [({"event_id": str(uuid.uuid4())}, payload) for _ in range(number)]
+
+
+def ids(messages):
+    return {headers["event_id"] for headers, *_ in messages}
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +50,5 @@ def workers(queues, gateway, tmp_path):
     yield workers
     for each in all_workers:
         each.close()
-    if (log := tmp_path / "workers.log").exists():
-        print(log.read_text()[-5000:])
+    for log in tmp_path.glob("workers.log*"):
+        print(log.read_text()[-3000:])
