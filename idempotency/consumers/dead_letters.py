@@ -6,7 +6,7 @@ from typing import Any
 
 import kombu
 
-from idempotency.brokers import connection, declare_queue, is_there
+from idempotency.brokers import be_impatient, connection, declare_queue, is_there
 
 REASON = "idempotency-dead-reason"
 CONSUMER = "idempotency-dead-consumer"
@@ -48,6 +48,7 @@ class DeadLetters:
         return sent
 
     def close(self) -> None:
+        be_impatient(self._connection)
         self._connection.release()
 
     def _publish(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:
@@ -55,7 +56,7 @@ class DeadLetters:
             self._publish_confirmed(message, queue, headers)
         except BaseException:
             # It may be closed without knowing so.
-            self._connection.release()
+            self.close()
             raise
 
     def _publish_confirmed(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:

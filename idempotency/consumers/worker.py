@@ -24,7 +24,7 @@ from kombu.exceptions import DecodeError, SerializerNotInstalled
 from kombu.mixins import ConsumerMixin
 
 from idempotency import conf
-from idempotency.brokers import connection, declare_queue, is_amqp
+from idempotency.brokers import be_impatient, connection, declare_queue, is_amqp
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.dead_letters import REASON, DeadLetters
 from idempotency.consumers.handling import Delivery, Fate, Handled
@@ -159,6 +159,17 @@ class Worker(ConsumerMixin):
         for routing_key in options["ROUTING_KEYS"]:
             with self.live.channel() as channel:
                 kombu.Queue(source.queue, channel=channel).bind_to(options["EXCHANGE"], routing_key)
+
+    @contextmanager
+    def _consume_from(self, *consumers: kombu.Consumer) -> Iterator[tuple[kombu.Consumer, ...]]:
+        """Unlike kombu's, not cancelled in the end: closing the connection is one question less to a broker
+        that may not answer any more."""
+        for consumer in consumers:
+            consumer.consume()
+        try:
+            yield consumers
+        finally:
+            be_impatient(self.live)
 
     # Working
 

@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from tests.conftest import available
+from tests.processes.gates import Gate
 from tests.processes.messaging import Gateway, Queues, Workers
 
 
@@ -52,3 +53,24 @@ def workers(queues, gateway, tmp_path):
         each.close()
     for log in tmp_path.glob("workers.log*"):
         print(log.read_text()[-3000:])
+
+
+@pytest.fixture
+def gate():
+    with Gate() as gate:
+        yield gate
+
+
+@pytest.fixture
+def diary(tmp_path):
+    """How often a message was "seen", and its handler was "run"."""
+    path = tmp_path / "diary"
+    path.touch()
+
+    def count(what):
+        noted = sum(line.startswith(what) for line in path.read_text().splitlines())
+        # Its id is asked for twice each time.
+        return -(-noted // 2) if what == "seen" else noted
+
+    count.path = str(path)
+    return count

@@ -47,7 +47,12 @@ class Origin:
     def exit_code(self, pid):
         """When it has ended; as that of a Popen."""
         self.control.send(json.dumps({"wait": pid}).encode())
-        return json.loads(self.control.recv(1 << 16))
+        try:
+            return json.loads(self.control.recv(1 << 16))
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            self.control.recv(1 << 16)
+            raise
 
 
 def origin():
@@ -71,9 +76,11 @@ def consume(arguments, options, log):
         for name in filter(str.isupper, dir(settings)):
             if name != "DATABASES":
                 setattr(django_settings, name, getattr(settings, name))
+        if port := os.environ.get("DATABASE_PORT"):
+            connections.settings["default"] |= {"HOST": "127.0.0.1", "PORT": port}
         # So that nobody waits for what has failed once or twice.
         handling.LONGEST_PAUSE = float(os.environ.get("LONGEST_PAUSE", "0.2"))
-        worker.ASIDE_SECONDS = 0.2
+        worker.ASIDE_SECONDS = brokers.CLOSING_SECONDS = 0.2
         call_command("consume", *arguments, skip_checks=True)
         failed = 0
     except BaseException:
@@ -85,17 +92,23 @@ def consume(arguments, options, log):
 
 
 def main(control):
+    living = set()
     while True:
         request, files, *_ = socket.recv_fds(control, 1 << 16, 1)
-        if not request:
+        if not request:  # the test process is gone
+            for pid in living:
+                os.kill(pid, signal.SIGKILL)
             return
         asked = json.loads(request)
         if "wait" in asked:
             answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
+            living.discard(asked["wait"])
         elif (answer := os.fork()) == 0:
             control.close()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             consume(asked["start"], asked["options"], *files)
+        else:
+            living.add(answer)
         for file in files:
             os.close(file)
         control.send(json.dumps(answer).encode())
@@ -108,8 +121,10 @@ if __name__ == "__main__":
 
     from django.conf import settings as django_settings
     from django.core.management import call_command
+    from django.db import connections
     from kombu.transport import pyamqp  # noqa: F401
 
+    from idempotency import brokers
     from idempotency.consumers import handling, worker
     from tests.project import consumers  # noqa: F401
 

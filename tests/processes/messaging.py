@@ -90,6 +90,13 @@ class Queues:
             except channel.connection.client.channel_errors:
                 return None
 
+    def left_in_all(self, name):
+        """Of a queue that nobody consumes any more, once the broker has noticed that."""
+        with self.channel() as channel:
+            queue = kombu.Queue(self.named(name), channel=channel, durable=True)
+            wait_until(lambda: queue.queue_declare(passive=True).consumer_count == 0)
+            return queue.queue_declare(passive=True).message_count
+
     def taken(self, name):
         """All messages that are there, gone from the broker."""
         messages = []
@@ -123,6 +130,9 @@ class Workers:
     def start(self, number=1, *arguments):
         """And return when they may be stopped."""
         self.begin(number, *arguments)
+        self.wait_for_all()
+
+    def wait_for_all(self):
         wait_until(lambda: all(b"Handling" in log.read_bytes() for _, log in self.processes))
 
     def begin(self, number=1, *arguments):
@@ -146,6 +156,7 @@ class Workers:
 
     def stop(self):
         """As a supervisor does: each ends by itself. Their exit codes."""
+        self.wait_for_all()
         for index in range(len(self.processes)):
             self.signal(signal.SIGCONT, index)
             self.signal(signal.SIGTERM, index)
