@@ -51,6 +51,8 @@ def deliver(name, payload, key):
     worker = Worker([registered(name)])
     worker.dead_letters = DeadLetters()
     (source,) = worker.sources
+    if payload["fails"]:
+        source.options["MAX_ATTEMPTS"] = 1
     source.receive(Message(key, payload))
     note("delivered", key)
     worker.on_iteration()
