@@ -18,6 +18,9 @@ except ImportError as error:
     ) from error
 
 
+CLOSING_SECONDS = 2
+
+
 def connection(alias: str, **more: Any) -> kombu.Connection:
     """Not opened yet. ``more``: transport options. Raises ImproperlyConfigured."""
     options = conf.broker(alias)
@@ -44,6 +47,12 @@ def is_there(opened: kombu.Connection, queue: str) -> bool:
         except opened.channel_errors:
             return False
     return True
+
+
+def be_impatient(opened: kombu.Connection) -> None:
+    """From now on, a broker that is away without a word is waited for no longer than CLOSING_SECONDS."""
+    if opened.connected and is_amqp(opened):
+        opened.connection.transport.sock.settimeout(CLOSING_SECONDS)
 
 
 @contextmanager

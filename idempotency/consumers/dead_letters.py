@@ -6,7 +6,7 @@ from typing import Any
 
 import kombu
 
-from idempotency.brokers import connection, declare_queue, is_there
+from idempotency.brokers import be_impatient, connection, declare_queue, is_there
 
 REASON = "idempotency-dead-reason"
 CONSUMER = "idempotency-dead-consumer"
@@ -37,15 +37,18 @@ class DeadLetters:
         with opened.channel() as channel:
             waiting = kombu.Queue(dead, channel=channel, durable=True)
             for _ in range(waiting.queue_declare(passive=True).message_count):
-                message = waiting.get()
-                if message is None:
+                # Not Queue.get(), which raises for what cannot be decompressed.
+                if (message := channel.basic_get(dead)) is None:
                     break
+                if converted := getattr(channel, "message_to_python", None):
+                    message = converted(message)
                 self._publish(message, queue, message.headers or {})
                 message.ack()
                 sent += 1
         return sent
 
     def close(self) -> None:
+        be_impatient(self._connection)
         self._connection.release()
 
     def _publish(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:
@@ -53,7 +56,7 @@ class DeadLetters:
             self._publish_confirmed(message, queue, headers)
         except BaseException:
             # It may be closed without knowing so.
-            self._connection.release()
+            self.close()
             raise
 
     def _publish_confirmed(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:
@@ -61,14 +64,20 @@ class DeadLetters:
         opened.ensure_connection(max_retries=1)
         declare_queue(opened, queue)
         kept = {name: value for name, value in message.properties.items() if name in KEPT_PROPERTIES}
+        if not message.errors:
+            # kombu has decompressed it.
+            headers = {name: value for name, value in headers.items() if name != "compression"}
         with opened.channel() as channel:
             kombu.Producer(channel).publish(
                 message.body,
                 routing_key=queue,
                 headers=headers,
-                content_type=message.content_type,
-                content_encoding=message.content_encoding,
+                # What kombu takes the lack of them for; without, it would serialize the body once more.
+                content_type=message.content_type or "application/data",
+                content_encoding=message.content_encoding or "utf-8",
                 delivery_mode=2,
+                # Else the broker confirms it, and drops it, where there is no such queue any more.
+                mandatory=True,
                 timeout=CONFIRM_SECONDS,
                 **kept,
             )

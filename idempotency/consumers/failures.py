@@ -47,8 +47,20 @@ class Failures:
                 attempts=1,
             )
 
+    def buried(self) -> str | None:
+        """Why it is a dead letter, if it is one."""
+        with asked(self.using):
+            rows = self._rows().filter(dead_at__isnull=False)
+            reason: str | None = rows.values_list("last_error", flat=True).first()
+            return reason
+
+    def revive(self) -> None:
+        """A dead letter is to be tried as if it had never failed."""
+        with asked(self.using):
+            self._rows().filter(dead_at__isnull=False).delete()
+
     def forget(self) -> None:
-        """It was handled, or is to be tried as if it had never failed."""
+        """It was handled."""
         with asked(self.using):
             self._rows().delete()
 

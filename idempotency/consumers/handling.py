@@ -12,7 +12,9 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.failures import Failures, described
+from idempotency.consumers.outages import is_away
 from idempotency.exceptions import InvalidKey, OperationInProgress, OutcomeUnknown, StoreUnavailable
+from idempotency.steps.values import storable
 
 LONGEST_PAUSE = 300.0
 MOST_DOUBLINGS = 20
@@ -43,7 +45,8 @@ class Delivery:
 
     ``is_suspect``: an earlier delivery may have taken its worker with it; a broker's ``redelivered`` is such
     a hint, and no more than that. ``has_failed``: it is known to have failed before.
-    ``is_revived``: an operator has sent it again, after it was given up.
+    ``is_revived``: an operator has sent it again, after it was given up. ``unreadable``: what was wrong with
+    it before anybody looked at it.
     """
 
     consumer: Consumer
@@ -55,14 +58,20 @@ class Delivery:
     is_revived: bool = False
     hopeless: tuple[type[Exception], ...] = ()
     """What no other attempt would end otherwise, such as a payload that cannot be decoded."""
+    unreadable: Exception | None = None
 
     def handle(self) -> Handled:
         """Raises no Exception that a message could cause."""
         try:
             key = self.consumer.scoped_key(*self.args, **self.kwargs)
-        except InvalidKey as error:
-            return Handled(Fate.DEAD, reason=str(error), error=error)
-        failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
+            failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
+        except (OperationInProgress, StoreUnavailable) as error:
+            return later(error)
+        except Exception as error:
+            # Under no business id, or in no database, there is nothing to count by.
+            reason = str(error) if isinstance(error, InvalidKey) else described(error)
+            logger.error("given up: %s: %s", self.consumer.name, reason)
+            return Handled(Fate.DEAD, reason=storable(reason), error=error)
         try:
             return self._handle(failures)
         except (OperationInProgress, StoreUnavailable) as error:
@@ -70,23 +79,28 @@ class Delivery:
             return later(error)
 
     def _handle(self, failures: Failures) -> Handled:
-        if self.is_revived and not self.is_suspect:
-            failures.forget()
+        if self.is_revived:
+            failures.revive()
+        elif (self.is_suspect or self.has_failed) and (reason := failures.buried()):
+            # Its worker died, or its broker went away, before it was put aside.
+            return Handled(Fate.DEAD, reason=reason)
         if self.is_suspect and failures.begin() > self.max_attempts:
             return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
         try:
             result = self._call()
-        except (OperationInProgress, StoreUnavailable) as error:
-            if self.is_suspect:
-                failures.unbegin()
-            return later(error)
         except Exception as error:
+            if isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error):
+                if self.is_suspect:
+                    failures.unbegin()
+                return later(error)
             return self._failed(failures, error)
         if self.is_suspect or self.has_failed:
             failures.forget()
         return Handled(Fate.DONE, result=result)
 
     def _call(self) -> Any:
+        if self.unreadable:
+            raise self.unreadable
         call = self.consumer.call
         return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
 
@@ -102,7 +116,7 @@ class Delivery:
 
     def _why_hopeless(self, error: Exception) -> str | None:
         consumer = self.consumer
-        if isinstance(error, self.hopeless):
+        if error is self.unreadable or isinstance(error, self.hopeless):
             return "It cannot be read"
         if consumer.delivery != "at_most_once" or consumer.reconcile:
             return None
@@ -116,5 +130,6 @@ class Delivery:
         return Handled(Fate.DEAD, reason=reason, error=error)
 
 
-def later(error: OperationInProgress | StoreUnavailable) -> Handled:
-    return Handled(Fate.LATER, seconds=float(error.retry_after or 1) * random.uniform(1, 1.2), error=error)
+def later(error: Exception) -> Handled:
+    seconds = float(getattr(error, "retry_after", None) or 1)
+    return Handled(Fate.LATER, seconds=seconds * random.uniform(1, 1.2), error=error)

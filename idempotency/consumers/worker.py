@@ -24,12 +24,15 @@ from kombu.exceptions import DecodeError, SerializerNotInstalled
 from kombu.mixins import ConsumerMixin
 
 from idempotency import conf
-from idempotency.brokers import connection, declare_queue, is_amqp
+from idempotency.brokers import be_impatient, connection, declare_queue, is_amqp
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.dead_letters import REASON, DeadLetters
 from idempotency.consumers.handling import Delivery, Fate, Handled
 
 MOST_HELD = 1000
+# Between two attempts to put a dead letter aside, and to reach a broker at most.
+ASIDE_SECONDS = 5.0
+MOST_SECONDS_AWAY = 5
 UNREADABLE = (DecodeError, SerializerNotInstalled, kombu.exceptions.ContentDisallowed)
 logger = logging.getLogger("idempotency")
 
@@ -45,8 +48,8 @@ class Source:
     consumer: Consumer
     options: dict[str, Any]
     waiting: deque[kombu.Message] = field(default_factory=deque)
-    held: list[tuple[float, int, kombu.Message]] = field(default_factory=list)
-    failed: set[int] = field(default_factory=set)
+    held: list[tuple[float, int, kombu.Message, Handled]] = field(default_factory=list)
+    reopened: set[str] = field(default_factory=set)
     live: Any = None
 
     @property
@@ -57,16 +60,34 @@ class Source:
     def prefetch(self) -> int:
         return int(self.options["PREFETCH"])
 
-    def next(self) -> kombu.Message | None:
+    def receive(self, message: kombu.Message, error: Exception | None = None) -> None:
+        """Also what kombu cannot decompress, which it has noted on the message."""
+        self.waiting.append(message)
+
+    def next(self) -> tuple[kombu.Message, Handled | None] | None:
+        """A message, and what became of it the last time."""
         if self.held and self.held[0][0] <= time.monotonic():
-            return heappop(self.held)[-1]
-        return self.waiting.popleft() if self.waiting else None
+            return heappop(self.held)[-2:]
+        return (self.waiting.popleft(), None) if self.waiting else None
 
     def forget(self) -> None:
         """Of a connection that is gone: the broker hands them out again."""
         self.waiting.clear()
         self.held.clear()
-        self.failed.clear()
+        self.reopened.clear()
+
+    def is_window_full(self, held: kombu.Message) -> bool:
+        """Whether all that was handed out in the window of this message is held: said once of each."""
+        if not self.prefetch or len(self.held) >= MOST_HELD:
+            return False
+        if (window := window_of(held)) is None:
+            return len(self.held) % self.prefetch == 0
+        if window in self.reopened:
+            return False
+        if sum(window_of(message) == window for *_, message, _ in self.held) < self.prefetch:
+            return False
+        self.reopened.add(window)
+        return True
 
 
 class Worker(ConsumerMixin):
@@ -95,7 +116,16 @@ class Worker(ConsumerMixin):
 
     @contextmanager
     def establish_connection(self) -> Iterator[kombu.Connection]:
-        with super().establish_connection() as opened:
+        with self.create_connection() as opened:
+            opened.ensure_connection(
+                self.on_connection_error,
+                interval_start=1,
+                interval_step=1,
+                interval_max=MOST_SECONDS_AWAY,
+                callback=self.end_if_stopped,
+                # run() knows the broker's own, and comes back.
+                reraise_as_library_errors=False,
+            )
             self.live = opened
             yield opened
 
@@ -103,6 +133,8 @@ class Worker(ConsumerMixin):
         logger.warning(
             "the broker is away (%s: %s), tried again in %s s", type(error).__name__, error, interval
         )
+
+    def end_if_stopped(self) -> None:
         if self.should_stop:
             raise Stopped
 
@@ -114,7 +146,8 @@ class Worker(ConsumerMixin):
             source.live = kombu.Consumer(
                 self.live.channel(),
                 [kombu.Queue(source.queue, no_declare=True)],
-                on_message=source.waiting.append,
+                on_message=source.receive,
+                on_decode_error=source.receive,
                 prefetch_count=source.prefetch,
                 auto_declare=False,
             )
@@ -127,14 +160,28 @@ class Worker(ConsumerMixin):
             with self.live.channel() as channel:
                 kombu.Queue(source.queue, channel=channel).bind_to(options["EXCHANGE"], routing_key)
 
+    @contextmanager
+    def _consume_from(self, *consumers: kombu.Consumer) -> Iterator[tuple[kombu.Consumer, ...]]:
+        """Unlike kombu's, not cancelled in the end: closing the connection is one question less to a broker
+        that may not answer any more."""
+        for consumer in consumers:
+            consumer.consume()
+        try:
+            yield consumers
+        finally:
+            be_impatient(self.live)
+
     # Working
 
     def on_iteration(self) -> None:
         for source in self.sources:
-            while not self.should_stop and (message := source.next()) is not None:
-                self._deliver(source, message)
+            while not self.should_stop and (delivered := source.next()) is not None:
+                self._deliver(source, *delivered)
 
-    def _deliver(self, source: Source, message: kombu.Message) -> None:
+    def _deliver(self, source: Source, message: kombu.Message, before: Handled | None) -> None:
+        if before and before.fate is Fate.DEAD:
+            self._settle(source, message, before)
+            return
         refresh_connections()
         headers = message.headers or {}
         delivery = Delivery(
@@ -142,32 +189,45 @@ class Worker(ConsumerMixin):
             (message,),
             {},
             max_attempts=source.options["MAX_ATTEMPTS"],
-            is_suspect=is_redelivered(message) and id(message) not in source.failed,
-            has_failed=id(message) in source.failed,
-            is_revived=REASON in headers and id(message) not in source.failed,
+            # Each time: its worker may have died on any attempt, such as on one after somebody's lease.
+            is_suspect=is_redelivered(message),
+            has_failed=before is not None,
+            is_revived=REASON in headers,
             hopeless=UNREADABLE,
+            unreadable=message.errors[0][1] if message.errors else None,
         )
         self._settle(source, message, delivery.handle())
 
     def _settle(self, source: Source, message: kombu.Message, handled: Handled) -> None:
         if handled.fate is Fate.LATER:
-            source.failed.add(id(message))
-            heappush(source.held, (time.monotonic() + handled.seconds, next(self._number), message))
-            self._make_room(source)
-            return
-        if handled.fate is Fate.DEAD:
-            self.dead_letters.put_aside(message, source.queue, source.consumer.name, handled.reason)
-        source.failed.discard(id(message))
-        message.ack()
+            self._hold(source, message, handled, handled.seconds)
+        elif handled.fate is Fate.DEAD and not self._put_aside(source, message, handled.reason):
+            self._hold(source, message, handled, ASIDE_SECONDS)
+        else:
+            message.ack()
 
-    def _make_room(self, source: Source) -> None:
-        """The broker must not take messages that are held for messages that are being handled."""
-        held = len(source.held)
-        if held % source.prefetch or held >= MOST_HELD:
-            return
-        source.live.cancel()
-        source.live.qos(prefetch_count=source.prefetch + (0 if is_amqp(self.live) else held))
-        source.live.consume()
+    def _put_aside(self, source: Source, message: kombu.Message, reason: str) -> bool:
+        try:
+            self.dead_letters.put_aside(message, source.queue, source.consumer.name, reason)
+        except Exception:
+            # Such as a dead queue that is full: no reason to leave the other messages alone.
+            logger.exception("cannot be put aside, and is held: a message of %s", source.queue)
+            return False
+        return True
+
+    def _hold(self, source: Source, message: kombu.Message, handled: Handled, seconds: float) -> None:
+        """Unacknowledged. The broker must not take messages that are held for ones that are being handled."""
+        heappush(source.held, (time.monotonic() + seconds, next(self._number), message, handled))
+        if source.is_window_full(message):
+            source.live.cancel()
+            source.live.qos(prefetch_count=source.prefetch + (0 if is_amqp(self.live) else len(source.held)))
+            source.live.consume()
+
+
+def window_of(message: kombu.Message) -> str | None:
+    """RabbitMQ counts a window for each consumer of a channel, kombu's own transports for the channel."""
+    tag: str | None = (message.delivery_info or {}).get("consumer_tag")
+    return tag
 
 
 def is_redelivered(message: kombu.Message) -> bool:

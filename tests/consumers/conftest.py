@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from tests.conftest import available
+from tests.processes.gates import Gate
 from tests.processes.messaging import Gateway, Queues, Workers
+
+
+def events(number, **payload):
+    """As Queues.publish() takes them, each with an id of its own."""
+    return [({"event_id": str(uuid.uuid4())}, payload) for _ in range(number)]
+
+
+def ids(messages):
+    return {headers["event_id"] for headers, *_ in messages}
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +51,26 @@ def workers(queues, gateway, tmp_path):
     yield workers
     for each in all_workers:
         each.close()
-    if (log := tmp_path / "workers.log").exists():
-        print(log.read_text()[-5000:])
+    for log in tmp_path.glob("workers.log*"):
+        print(log.read_text()[-3000:])
+
+
+@pytest.fixture
+def gate():
+    with Gate() as gate:
+        yield gate
+
+
+@pytest.fixture
+def diary(tmp_path):
+    """How often a message was "seen", and its handler was "run"."""
+    path = tmp_path / "diary"
+    path.touch()
+
+    def count(what):
+        noted = sum(line.startswith(what) for line in path.read_text().splitlines())
+        # Its id is asked for twice each time.
+        return -(-noted // 2) if what == "seen" else noted
+
+    count.path = str(path)
+    return count

@@ -38,7 +38,7 @@ from idempotency.exceptions import IdempotencyError  # noqa: E402
 from idempotency.models import IdempotencyRecord  # noqa: E402
 from idempotency.tokens import tokens  # noqa: E402
 from idempotency.tokens.texts import PresentedToken  # noqa: E402
-from tests.processes import changes, payments, views, wsgi  # noqa: E402, F401  (as the server is set up)
+from tests.processes import changes, consumption, payments, views, wsgi  # noqa: E402, F401  (as the server is set up)
 from tests.processes.accidents import ACCIDENTS, STUCK, ended, halt  # noqa: E402
 from tests.processes.lines import executed_lines, run_until  # noqa: E402
 from tests.project import paying  # noqa: E402
@@ -136,6 +136,16 @@ OPERATIONS |= {
         ("go on", payments.pay, partial(payments.break_off, meaning)),
         ("complete", payments.complete_and_pay, partial(payments.break_off, meaning)),
     )
+}
+OPERATIONS |= {
+    f"consume {name}{' in vain' * fails}": Operation(
+        partial(consumption.deliver, name, {"fails": fails * 1000}),
+        None,
+        consumption.found,
+        consumption.give_up,
+    )
+    for name in ("orders.place", "sms.again", "sms.once", "sms.asked")
+    for fails in (False, True)
 }
 OPERATIONS["lease"] = Operation(payments.place, None, payments.found_placed, payments.give_up)
 

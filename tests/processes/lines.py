@@ -13,12 +13,12 @@ from django.db.backends.utils import CursorWrapper
 from redis.connection import AbstractConnection
 
 import idempotency
-from tests.processes import changes, views
-from tests.project import paying
+from tests.processes import changes, consumption, views
+from tests.project import consumers, paying
 
 PACKAGE = str(Path(idempotency.__file__).parent) + "/"
 # What they guard too: between its writes, and after them.
-TRACED = (PACKAGE, views.__file__, changes.__file__, paying.__file__)
+TRACED = (PACKAGE, views.__file__, changes.__file__, paying.__file__, consumers.__file__)
 # What servers are told goes through these, whatever the driver.
 SENDING = {
     sends.__code__
@@ -26,6 +26,7 @@ SENDING = {
         *(CursorWrapper._execute, CursorWrapper._executemany, AbstractConnection.send_packed_command),
         *(BaseDatabaseWrapper._commit, BaseDatabaseWrapper._rollback, BaseDatabaseWrapper._close),
         *(BaseDatabaseWrapper.set_autocommit, httpx.HTTPTransport.handle_request),
+        *(consumption.Message.ack, consumption.DeadLetters.put_aside),
     )
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import httpx
 import kombu
 
 from tests import services
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, consuming
 from tests.processes.gates import STUCK
 
 
@@ -59,38 +60,57 @@ class Queues:
         ):
             yield channel
 
-    def declare(self, name):
-        queue = f"{self.prefix}{name}"
-        with self.channel() as channel:
-            kombu.Queue(queue, channel=channel, durable=True).queue_declare()
-        self.names |= {queue, f"{queue}.dead"}
+    def declare(self, name, **options):
+        queue = self.named(name)
+        if queue not in self.names or options:
+            with self.channel() as channel:
+                kombu.Queue(queue, channel=channel, durable=True, **options).queue_declare()
+            self.names |= {queue, f"{queue}.dead"}
         return queue
+
+    def named(self, name):
+        return f"{self.prefix}{name}"
 
     def publish(self, name, *messages):
         """(headers, body) each, confirmed one by one."""
         queue = self.declare(name)
         with self.channel(confirm_publish=True) as channel:
             producer = kombu.Producer(channel)
-            for headers, body in messages:
-                producer.publish(body, routing_key=queue, headers=headers, delivery_mode=2)
+            for headers, body, *options in messages:
+                more = options[0] if options else {}
+                producer.publish(body, routing_key=queue, headers=headers, delivery_mode=2, **more)
 
     def left(self, name):
-        """How many wait to be handed out, those that are handed out besides not counted."""
+        """How many wait to be handed out, those that are handed out besides not counted. None: there is no
+        such queue."""
         with self.channel() as channel:
-            queue = kombu.Queue(f"{self.prefix}{name}", channel=channel, durable=True)
+            queue = kombu.Queue(self.named(name), channel=channel, durable=True)
+            try:
+                return queue.queue_declare(passive=True).message_count
+            except channel.connection.client.channel_errors:
+                return None
+
+    def left_in_all(self, name):
+        """Of a queue that nobody consumes any more, once the broker has noticed that."""
+        with self.channel() as channel:
+            queue = kombu.Queue(self.named(name), channel=channel, durable=True)
+            wait_until(lambda: queue.queue_declare(passive=True).consumer_count == 0)
             return queue.queue_declare(passive=True).message_count
 
     def taken(self, name):
         """All messages that are there, gone from the broker."""
         messages = []
         with self.channel() as channel:
-            queue = kombu.Queue(f"{self.prefix}{name}", channel=channel, durable=True)
             try:
-                while message := queue.get(no_ack=True):
-                    messages.append(message)
-            except channel.connection.channel_errors:  # there never was one
+                while message := channel.basic_get(self.named(name), no_ack=True):
+                    messages.append(channel.message_to_python(message))
+            except channel.connection.client.channel_errors:  # there never was such a queue
                 pass
         return messages
+
+    def dead(self, name):
+        """The dead letters, gone from the broker."""
+        return self.taken(f"{name}.dead")
 
     def delete(self):
         with self.channel() as channel:
@@ -99,43 +119,48 @@ class Queues:
 
 
 class Workers:
-    """Processes of `manage.py consume`. What they print is in the log."""
+    """Processes of `manage.py consume`. What they print is in files beside the log."""
 
     def __init__(self, log: Path, *names, queues, **options):
         self.log, self.names = log, names
-        self.options = {"QUEUE_PREFIX": queues.prefix, **options}
+        self.options = {"QUEUE_PREFIX": queues.prefix, "BROKER_URL": queues.url, **options}
+        self.origin = consuming.origin()
         self.processes = []
 
-    def start(self, number=1):
-        command = [sys.executable, "manage.py", "consume", "--skip-checks", *self.names]
-        with self.log.open("ab") as log:
-            for _ in range(number):
-                self.processes.append(
-                    subprocess.Popen(
-                        command,
-                        cwd=ROOT,
-                        env=environment(PYTHONUNBUFFERED="1", **self.options),
-                        stdout=log,
-                        stderr=log,
-                    )
-                )
+    def start(self, number=1, *arguments):
+        """And return when they may be stopped."""
+        self.begin(number, *arguments)
+        self.wait_for_all()
+
+    def wait_for_all(self):
+        wait_until(lambda: all(b"Handling" in log.read_bytes() for _, log in self.processes))
+
+    def begin(self, number=1, *arguments):
+        for _ in range(number):
+            path = self.log.with_name(f"{self.log.name}-{uuid.uuid4().hex[:6]}")
+            with path.open("wb") as log:
+                pid = self.origin.start([*self.names, *arguments], self.options, log)
+            self.processes.append((pid, path))
 
     def signal(self, number, index=0):
-        self.processes[index].send_signal(number)
+        os.kill(self.processes[index][0], number)
 
     def kill(self, index=0):
-        process = self.processes.pop(index)
-        process.kill()
-        process.wait()
+        pid, _ = self.processes.pop(index)
+        os.kill(pid, signal.SIGKILL)
+        self.origin.exit_code(pid)
+
+    def wait(self, index=0):
+        """Until it has ended by itself. Its exit code."""
+        return self.origin.exit_code(self.processes.pop(index)[0])
 
     def stop(self):
         """As a supervisor does: each ends by itself. Their exit codes."""
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        codes = [process.wait(STUCK) for process in self.processes]
-        self.processes.clear()
-        return codes
+        self.wait_for_all()
+        for index in range(len(self.processes)):
+            self.signal(signal.SIGCONT, index)
+            self.signal(signal.SIGTERM, index)
+        return [self.wait() for _ in range(len(self.processes))]
 
     def close(self):
         while self.processes:

@@ -1,5 +1,6 @@
 """The test project as other processes serve it: on the running test's database."""
 
+import json
 import os
 from datetime import timedelta
 
@@ -37,8 +38,12 @@ if "SERVED_LEASE" in os.environ:
     IDEMPOTENCY_LEASE = timedelta(seconds=float(os.environ["SERVED_LEASE"]))
 IDEMPOTENCY_BROKERS = {"default": {"URL": os.environ.get("BROKER_URL", services.rabbitmq.url)}}
 IDEMPOTENCY_CONSUMERS = {
-    name: {"QUEUE": f"{os.environ.get('QUEUE_PREFIX', '')}{name}", "MAX_ATTEMPTS": 4}
-    for name in ("orders.place", "sms.once", "sms.asked", "sms.again")
+    name: {
+        "QUEUE": f"{os.environ.get('QUEUE_PREFIX', '')}{name}",
+        "MAX_ATTEMPTS": 4,
+        **json.loads(os.environ.get("CONSUMER_OPTIONS", "{}")),
+    }
+    for name in ("orders.place", "sms.once", "sms.asked", "sms.again", "parcels.move")
 }
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.processes.urls"
