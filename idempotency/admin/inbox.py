@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
@@ -28,6 +28,7 @@ class InboxMessageAdmin(IdempotencyRecordAdmin):
     """The records of consumers, as the records' own page has them: unknown ones are decided here too."""
 
     list_filter = ("state", DecisionFilter, AgeFilter)
+    search_help_text = cast(str, _("The exact business id."))
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         return ("consumer", "listed_key", "shown_state", "age", "attempts", "listed_error")
@@ -99,7 +100,7 @@ class DeadFilter(admin.SimpleListFilter):
 class FailedMessageAdmin(LogAdmin):
     """Deleting one forgets how often it failed: where it comes again, its attempts are counted anew."""
 
-    list_display = ("consumer", "listed_key", "attempts", "is_dead", "age", "last_failed_at", "listed_error")
+    list_display = ("consumer", "listed_key", "shown_state", "age", "attempts", "listed_error")
     list_filter = (DeadFilter,)
     search_fields = ("key",)
     search_help_text = _("The exact business id.")
@@ -127,9 +128,9 @@ class FailedMessageAdmin(LogAdmin):
     def listed_key(self, message: FailedMessage) -> str:
         return Truncator(message.key).chars(36)
 
-    @admin.display(description=_("dead letter"), boolean=True)
-    def is_dead(self, message: FailedMessage) -> bool:
-        return message.dead_at is not None
+    @admin.display(description=_("state"))
+    def shown_state(self, message: FailedMessage) -> str:
+        return str(_("tried again") if message.dead_at is None else _("dead letter"))
 
     @admin.display(description=_("age"))
     def age(self, message: Any) -> str:
