@@ -29,6 +29,8 @@ class InboxMessageAdmin(IdempotencyRecordAdmin):
 
     list_filter = ("state", DecisionFilter, AgeFilter)
     search_help_text = cast(str, _("The exact business id."))
+    # By its own name, which a proxy's is not.
+    change_form_template = "admin/idempotency/idempotencyrecord/change_form.html"
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         return ("consumer", "listed_key", "shown_state", "age", "attempts", "listed_error")

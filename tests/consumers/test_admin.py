@@ -111,6 +111,7 @@ def test_what_needs_a_decision_is_found_and_decided(operator):
     let_lease_pass()
     assert listed(operator, INBOX, decision="needed") == {"e-1"}
     decide = f"{INBOX}{message.pk}/decide/"
+    assert f'href="{decide}"' in page(operator, f"{INBOX}{message.pk}/change/")
     asked = operator.get(decide)
     data = {"seen": asked.context["seen"], "reason": "The gateway has sent it."}
     # Nobody is answered over HTTP.
