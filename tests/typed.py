@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_type
 
+from idempotency.consumers.celery import idempotent_task
 from idempotency.decorators import idempotent
 from idempotency.locks import HeldLock, first_wins, lock
 from idempotency.unique_ids import unique_ids
@@ -27,6 +28,16 @@ def settled(number: int) -> str:
 
 @idempotent(guard=unique_ids(), key="number")
 async def handled_by_a_task(number: int) -> str:
+    return str(number)
+
+
+@idempotent_task("orders.place", key="number", delivery="transactional")
+def place(number: int) -> str:
+    return str(number)
+
+
+@idempotent_task("orders.send", bind=True, key="number", delivery="at_most_once")
+def send(self: object, number: int) -> str:
     return str(number)
 
 
@@ -61,6 +72,11 @@ async def within_a_task() -> None:
 assert_type(recorded(1), str)
 assert_type(handled(1), str | None)
 assert_type(settled(number=1), str | None)
+assert_type(place(1), str)
+assert_type(send(number=1), str)
+place.delay(number=1)
+place.delay("1")  # type: ignore[arg-type]
+send.delay()  # type: ignore[call-arg]
 assert_type(locked(1), str)
 assert_type(locked_or_skipped(1), str | None)
 narrow: Callable[[int], str | None] = handled
