@@ -38,13 +38,15 @@ def send_all(broker, events, chance):
 
 
 def kill_some(workers, kills, chance):
-    """While they are at work; every fourth time a whole worker, whose pool ends after it."""
+    """While they are at work; every fourth time, on RabbitMQ, a whole worker, whose pool ends after it."""
     pause = Event()
     for number in range(kills):
         pause.wait(chance.uniform(0.05, 0.4))  # at no moment in particular
         workers.supervise()
         index = chance.randrange(len(workers.processes))
-        if number % 4 == 1:
+        # On Redis, kombu takes a message off its queue before it notes that it is handed out: what a worker
+        # that is killed in between had taken is gone, whatever its task is made of.
+        if number % 4 == 1 and workers.broker.name == "rabbitmq":
             workers.kill(index)
             workers.start()
         else:
