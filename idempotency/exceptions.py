@@ -257,5 +257,9 @@ class NotStorable(TypeError):
     """What an idempotent function returned cannot be stored and given back. Its writes rolled back."""
 
 
+class GivenUp(Exception):
+    """A message that is not tried again, for the reason that it says; nothing else was raised over it."""
+
+
 class ForeignTransaction(RuntimeError):
     """A guard found itself in the transaction of another request that shares its connection."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import assert_type
 
 from idempotency.consumers import idempotent_consumer
+from idempotency.consumers.celery import idempotent_task
 from idempotency.decorators import idempotent
 from idempotency.locks import HeldLock, first_wins, lock
 from idempotency.unique_ids import unique_ids
@@ -38,6 +39,16 @@ def received(number: int) -> str:
 
 @idempotent_consumer("typed.task", key=lambda number: number, delivery="at_most_once", not_done=ValueError)
 async def received_by_a_task(number: int) -> str:
+    return str(number)
+
+
+@idempotent_task("orders.place", key="number", delivery="transactional")
+def place(number: int) -> str:
+    return str(number)
+
+
+@idempotent_task("orders.send", bind=True, key="number", delivery="at_most_once")
+def send(self: object, number: int) -> str:
     return str(number)
 
 
@@ -74,6 +85,11 @@ assert_type(recorded(1), str)
 assert_type(handled(1), str | None)
 assert_type(settled(number=1), str | None)
 assert_type(received(number=1), str | None)
+assert_type(place(1), str)
+assert_type(send(number=1), str)
+place.delay(number=1)
+place.delay("1")  # type: ignore[arg-type]
+send.delay()  # type: ignore[call-arg]
 assert_type(locked(1), str)
 assert_type(locked_or_skipped(1), str | None)
 narrow: Callable[[int], str | None] = handled

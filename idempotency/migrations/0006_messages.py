@@ -42,6 +42,7 @@ class Migration(migrations.Migration):
                 ),
                 ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
                 ("last_error", models.TextField(blank=True, verbose_name="last error")),
+                ("message", models.TextField(blank=True, verbose_name="message")),
                 ("first_failed_at", models.DateTimeField(verbose_name="first failed at")),
                 ("last_failed_at", models.DateTimeField(verbose_name="last failed at")),
                 ("dead_at", models.DateTimeField(null=True, verbose_name="dead-lettered at")),

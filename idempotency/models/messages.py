@@ -55,6 +55,8 @@ class FailedMessage(models.Model):
     last_error = models.TextField(_("last error"), blank=True)
     first_failed_at = models.DateTimeField(_("first failed at"))
     last_failed_at = models.DateTimeField(_("last failed at"))
+    #: Of one that was given up and is kept nowhere else, such as a task's: JSON.
+    message = models.TextField(_("message"), blank=True)
     #: Null while it is tried again.
     dead_at = models.DateTimeField(_("dead-lettered at"), null=True)
     kept_until = models.DateTimeField(null=True)
