@@ -80,7 +80,7 @@ def test_more_poison_than_is_handed_out_at_once_neither_stops_the_others_nor_is_
     assert (queues.left("orders.place"), orders()) == (0, sorted(ids(good)))
 
 
-@pytest.mark.parametrize("name", ["orders.place", "sms.again", "sms.asked"])
+@pytest.mark.parametrize("name", ["orders.place", "sms.again"])
 def test_a_message_that_takes_its_worker_with_it_each_time_is_given_up(name, queues, workers, tmp_path):
     killer = events(1, kills=True)
     queues.publish(name, *killer)
