@@ -44,7 +44,7 @@ def workers(queues, gateway, tmp_path):
     """``workers("orders.place")``: processes that are killed in the end."""
     all_workers = []
 
-    def workers(*names, **options):
+    def workers(*names, queues=queues, **options):
         all_workers.append(Workers(tmp_path / "workers.log", *names, queues=queues, **options))
         return all_workers[-1]
 

@@ -12,6 +12,8 @@ from tests.test_crashes import crash_at_each_moment
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), beside_postgresql]
 FILES = {"consumers/worker.py", "consumers/handling.py", "consumers/consumer.py", "consumers/guards.py"}
 
+SMS = ("sms.again", "sms.once", "sms.asked")
+
 
 @pytest.fixture(params=["sent", pytest.param("first", marks=pytest.mark.soak)])
 def crashes(request, gateway, tmp_path):
@@ -37,7 +39,9 @@ def told_of(operation, moments, gateway, tmp_path, files):
         yield crash, retry, before
 
 
-@pytest.mark.parametrize("name", ["orders.place", "sms.again", "sms.asked"])
+@pytest.mark.parametrize(
+    "name", ["orders.place", pytest.param("sms.again", marks=pytest.mark.soak), "sms.asked"]
+)
 def test_killed_on_any_line_a_message_is_handled_once(name, crashes):
     for crash, retry, before in crashes(f"consume {name}"):
         assert before["done"] <= 1, crash
@@ -60,11 +64,7 @@ def test_killed_on_any_line_what_must_not_happen_twice_happens_or_is_unknown(cra
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "orders.place",
-        "sms.once",
-        *(pytest.param(name, marks=pytest.mark.soak) for name in ("sms.again", "sms.asked")),
-    ],
+    ["orders.place", *(pytest.param(name, marks=pytest.mark.soak) for name in SMS)],
 )
 def test_killed_on_any_line_of_failing_a_message_is_given_up_in_the_end(name, crashes):
     for crash, retry, before in crashes(f"consume {name} in vain", files={"consumers/failures.py"}):

@@ -6,6 +6,7 @@ import json
 import pickle
 import zlib
 
+import amqp
 import pytest
 
 from idempotency.consumers.dead_letters import CONSUMER, REASON, DeadLetters
@@ -80,7 +81,7 @@ def test_more_poison_than_is_handed_out_at_once_neither_stops_the_others_nor_is_
     assert (queues.left("orders.place"), orders()) == (0, sorted(ids(good)))
 
 
-@pytest.mark.parametrize("name", ["orders.place", "sms.again", "sms.asked"])
+@pytest.mark.parametrize("name", ["orders.place", "sms.again"])
 def test_a_message_that_takes_its_worker_with_it_each_time_is_given_up(name, queues, workers, tmp_path):
     killer = events(1, kills=True)
     queues.publish(name, *killer)
@@ -200,3 +201,16 @@ def test_what_nobody_takes_as_a_dead_letter_is_held_until_somebody_does(queues, 
     (message,) = queues.dead("orders.place")
     # Not what became of its redelivery.
     assert message.headers[REASON].startswith("It failed 1 times, at last with Refused: ")
+
+
+def test_a_dead_letter_of_no_type_keeps_its_body(queues, workers):
+    queue = queues.declare("orders.place")
+    with queues.channel() as channel:
+        channel.basic_publish(amqp.Message(b"text", application_headers={"event_id": "a"}), routing_key=queue)
+    worker = workers("orders.place", **options(MAX_ATTEMPTS=1))
+    worker.start()
+    wait_until(lambda: queues.left("orders.place.dead") == 1)
+    assert worker.stop() == [0]
+    (message,) = queues.dead("orders.place")
+    # As its handler was given it.
+    assert message.payload == "text"

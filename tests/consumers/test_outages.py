@@ -147,3 +147,12 @@ def test_a_database_that_refuses_connections_for_a_while_costs_no_attempt(queues
     assert diary("run") == 6
     assert (queues.left("orders.place"), queues.left("orders.place.dead")) == (0, None)
     assert not FailedMessage.objects.exists()
+
+
+def test_dead_letters_cannot_be_sent_again_while_the_broker_is_away(workers, cable):
+    cable.cut()
+    worker = workers("orders.place", **through(cable))
+    worker.begin(1, "--send-dead-letters-again")
+    log = worker.processes[0][1]
+    assert worker.wait() == 1
+    assert "CommandError: The broker is away (ConnectionRefusedError" in log.read_text()

@@ -22,7 +22,7 @@ class Storm:
         """So many kills and cuts, or until it is over. The broker is restarted in the given rounds."""
         self.worker.start(WORKERS)
         for number in range(rounds):
-            if number > max(restarts) and is_over():
+            if number > max(restarts, default=0) and is_over():
                 break
             self.pause(0.05, 0.6)
             if number in restarts:

@@ -80,6 +80,7 @@ def consume(arguments, options, log):
             connections.settings["default"] |= {"HOST": "127.0.0.1", "PORT": port}
         # So that nobody waits for what has failed once or twice.
         handling.LONGEST_PAUSE = float(os.environ.get("LONGEST_PAUSE", "0.2"))
+        StoreUnavailable.retry_after = 1
         worker.ASIDE_SECONDS = brokers.CLOSING_SECONDS = 0.2
         call_command("consume", *arguments, skip_checks=True)
         failed = 0
@@ -126,6 +127,7 @@ if __name__ == "__main__":
 
     from idempotency import brokers
     from idempotency.consumers import handling, worker
+    from idempotency.exceptions import StoreUnavailable
     from tests.project import consumers  # noqa: F401
 
     main(socket.socket(fileno=int(sys.argv[1])))

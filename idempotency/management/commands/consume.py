@@ -42,9 +42,14 @@ class Command(BaseCommand):
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, lambda number, frame: worker.stop())
         if options["send_dead_letters_again"]:
-            for source in worker.sources:
-                number = worker.dead_letters.send_again(source.queue)
-                self.stdout.write(f"{number} dead letters of {source.consumer.name} are to be tried anew.")
+            try:
+                for source in worker.sources:
+                    number = worker.dead_letters.send_again(source.queue)
+                    self.stdout.write(
+                        f"{number} dead letters of {source.consumer.name} are to be tried anew."
+                    )
+            except worker.connection.connection_errors + worker.connection.channel_errors as error:
+                raise CommandError(f"The broker is away ({type(error).__name__}: {error}).") from error
         if options["verbosity"]:
             queues = ", ".join(source.queue for source in worker.sources)
             self.stdout.write(f"Handling messages of {queues}.")
