@@ -109,7 +109,7 @@ class Consumer(GuardedFunction):
         self.retention, self.using, self.keep_result = retention, using, keep_result
         self.call = self.wrapper()
 
-    def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
+    def guard(self, *args: Any, **kwargs: Any) -> RecordGuard:
         key, using = self.scoped_key(*args, **kwargs), self.database(*args, **kwargs)
         retention = conf.inbox_retention() if self.retention is None else self.retention
         if self.delivery == "transactional":

@@ -13,7 +13,13 @@ from asgiref.sync import async_to_sync, iscoroutinefunction
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.failures import Failures, described
 from idempotency.consumers.outages import is_away
-from idempotency.exceptions import InvalidKey, OperationInProgress, OutcomeUnknown, StoreUnavailable
+from idempotency.exceptions import (
+    AlreadyCompleted,
+    InvalidKey,
+    OperationInProgress,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from idempotency.steps.values import storable
 
 LONGEST_PAUSE = 300.0
@@ -85,7 +91,7 @@ class Delivery:
             # Its worker died, or its broker went away, before it was put aside.
             return Handled(Fate.DEAD, reason=reason)
         if self.is_suspect and failures.begin() > self.max_attempts:
-            return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
+            return self._never_ended(failures)
         try:
             result = self._call()
         except Exception as error:
@@ -97,6 +103,23 @@ class Delivery:
         if self.is_suspect or self.has_failed:
             failures.forget()
         return Handled(Fate.DONE, result=result)
+
+    def _never_ended(self, failures: Failures) -> Handled:
+        """Copies of one that is being worked on count as attempts too, until each has found it busy: it is
+        given up when nobody is at it, and it was not done."""
+        guard = self.consumer.guard(*self.args, **self.kwargs)
+        try:
+            with guard:
+                guard.abandon()
+        except AlreadyCompleted as done:
+            failures.forget()
+            return Handled(Fate.DONE, result=done.record.response.result)
+        except (OperationInProgress, StoreUnavailable) as error:
+            failures.unbegin()
+            return later(error)
+        except OutcomeUnknown as error:
+            return self._dead(failures, described(error), error)
+        return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
 
     def _call(self) -> Any:
         if self.unreadable:
