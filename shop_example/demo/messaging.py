@@ -74,6 +74,8 @@ class Messaging:
     def noted(self, what: str) -> int:
         """How often the machines have noted that."""
         self.refuse_dead()
+        if not self.log.exists():
+            return 0
         return sum(line.startswith(what) for line in self.log.read_text(errors="replace").splitlines())
 
     def refuse_dead(self) -> None:
