@@ -75,9 +75,6 @@ SAFETY_SECONDS = 0.2
 
 
 def known() -> str:
-    names = registered_names()
-    return (
-        f"give one or more of {', '.join(names)}"
-        if names
-        else ("no app's module `consumers` has an @idempotent_consumer")
-    )
+    if names := registered_names():
+        return f"give one or more of {', '.join(names)}"
+    return "no app's module `consumers` has an @idempotent_consumer"
