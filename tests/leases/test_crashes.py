@@ -36,9 +36,18 @@ MEANINGS = pytest.mark.parametrize(
 @pytest.mark.parametrize("operation", ["pay", "go on", "complete"])
 def test_killed_on_any_line_the_customer_is_charged_exactly_once(provider, operation, meaning, is_idempotent):
     provider.reset(is_idempotent=is_idempotent)
-    moments = each_line("all") if (operation, meaning) == ("pay", "retry") else {}
-    for crash in crashes(provider, f"{operation} {meaning}", "kill", **moments):
+    for crash in crashes(provider, f"{operation} {meaning}", "kill"):
         assert crash["signal"] == signal.SIGKILL, crash
+        assert_paid_once(crash)
+
+
+@pytest.mark.soak
+@MEANINGS
+def test_killed_on_each_line_that_is_run_the_customer_is_charged_exactly_once(
+    provider, meaning, is_idempotent
+):
+    provider.reset(is_idempotent=is_idempotent)
+    for crash in crashes(provider, f"pay {meaning}", "kill", **each_line("all")):
         assert_paid_once(crash)
 
 
