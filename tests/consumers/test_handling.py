@@ -100,6 +100,8 @@ def test_copies_of_what_is_being_worked_on_do_not_give_it_up(kind):
 
     assert handled(consumer(kind, work)) == (Fate.DONE, "")
     assert seen == [Fate.LATER] * 3
+    # Those of the others, who will take back theirs.
+    assert failures() == [(3, True)]
     assert handled(consumer(kind, unwanted), max_attempts=1, is_suspect=True) == (Fate.DONE, "")
     assert failures() == []
 
