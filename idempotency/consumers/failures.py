@@ -15,6 +15,7 @@ from idempotency.models import FailedMessage
 from idempotency.steps.values import storable
 from idempotency.transactions import asked
 
+LONGEST_TEXT = 4000
 BEGUN = "It was begun, and did not end: its worker died, or lost its connection."
 
 
@@ -95,4 +96,13 @@ def described(error: BaseException) -> str:
     """The exception, and where it came from, as no text of it breaks a database."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return storable(f"{type(error).__name__}: {error}{where}")
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it has no text: its __str__() fails)"
+    return storable(f"{type(error).__name__}: {shortened(said)}{where}")
+
+
+def shortened(text: str) -> str:
+    """A text may hold a whole payload, more than a database takes in one piece."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

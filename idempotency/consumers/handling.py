@@ -11,9 +11,16 @@ from typing import Any
 from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from idempotency.consumers.consumer import Consumer
-from idempotency.consumers.failures import Failures, described
+from idempotency.consumers.failures import Failures, described, shortened
 from idempotency.consumers.outages import is_away
-from idempotency.exceptions import InvalidKey, OperationInProgress, OutcomeUnknown, StoreUnavailable
+from idempotency.exceptions import (
+    CallsItself,
+    ClosedInside,
+    InvalidKey,
+    OperationInProgress,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from idempotency.steps.values import storable
 
 LONGEST_PAUSE = 300.0
@@ -65,11 +72,12 @@ class Delivery:
         try:
             key = self.consumer.scoped_key(*self.args, **self.kwargs)
             failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
-        except (OperationInProgress, StoreUnavailable) as error:
-            return later(error)
         except Exception as error:
+            # What was asked for the id, perhaps.
+            if is_passing(error.__cause__ or error):
+                return later(error)
             # Under no business id, or in no database, there is nothing to count by.
-            reason = str(error) if isinstance(error, InvalidKey) else described(error)
+            reason = shortened(str(error)) if isinstance(error, InvalidKey) else described(error)
             logger.error("given up: %s: %s", self.consumer.name, reason)
             return Handled(Fate.DEAD, reason=storable(reason), error=error)
         try:
@@ -89,7 +97,7 @@ class Delivery:
         try:
             result = self._call()
         except Exception as error:
-            if isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error):
+            if is_passing(error):
                 if self.is_suspect:
                     failures.unbegin()
                 return later(error)
@@ -128,6 +136,13 @@ class Delivery:
         failures.bury(reason)
         logger.error("given up: %s: %s", failures.key, reason)
         return Handled(Fate.DEAD, reason=reason, error=error)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether it says nothing about the message: somebody else has what it needs, or a store is away."""
+    if isinstance(error, CallsItself | ClosedInside):
+        return False
+    return isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error)
 
 
 def later(error: Exception) -> Handled:

@@ -15,11 +15,11 @@ from idempotency import conf
 from idempotency.database import is_conflict
 from idempotency.exceptions import (
     AlreadyCompleted,
+    ClosedInside,
     FingerprintMismatch,
     OperationInProgress,
     OutcomeUnknown,
     ResultExpired,
-    StoreUnavailable,
 )
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
@@ -220,7 +220,7 @@ class RecordGuard:
         connection = self._transaction.connection
         if connection.closed_in_transaction:
             self._transaction.roll_back()
-            raise StoreUnavailable
+            raise ClosedInside
         if self._keep_writes and connection.needs_rollback:
             return self._finish_broken(response, self._transaction.swallowed_error)
         if not self._keep_writes:

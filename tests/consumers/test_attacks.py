@@ -1,0 +1,130 @@
+"""Handlers and messages that do what nobody should, and what must hold all the same."""
+
+from __future__ import annotations
+
+import functools
+import time
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import kombu
+import pytest
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from kombu.transport import memory
+
+from idempotency.consumers import dead_letters, handling, idempotent_consumer, registered
+from idempotency.consumers.dead_letters import DeadLetters
+from idempotency.consumers.handling import Delivery, Fate
+from idempotency.consumers.worker import Worker
+from idempotency.exceptions import OutcomeUnknown
+from idempotency.models import FailedMessage, IdempotencyRecord, InboxMessage
+from tests import services
+from tests.conftest import available, let_lease_pass
+from tests.consumers.test_consumers import KINDS, consumer, orders
+from tests.processes.cable import Cable
+
+pytestmark = pytest.mark.django_db(transaction=True)
+State = IdempotencyRecord.State
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def handle(event="e-1", name="tests", **options):
+    """As a worker does."""
+    return Delivery(registered(name), (event,), {}, **{"max_attempts": 2, **options}).handle()
+
+
+class Mute(Exception):
+    """Has no text."""
+
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+class Handler:
+    def __call__(self, event):
+        pass
+
+
+def failing_with(error):
+    def fail(event):
+        raise error
+
+    return fail
+
+
+def test_an_exception_without_a_text_is_a_failure_like_any_other():
+    consumer(work=failing_with(Mute()))
+    assert handle().fate is Fate.LATER
+    handled = handle(has_failed=True)
+    assert (handled.fate, "Mute" in handled.reason) == (Fate.DEAD, True)
+
+
+def test_of_an_enormous_error_only_so_much_is_kept_as_a_person_reads():
+    consumer(work=failing_with(ValueError("x" * 20_000_000)))
+    assert handle(max_attempts=1).fate is Fate.DEAD
+    assert len(FailedMessage.objects.get().last_error) < 20_000
+
+
+def test_a_database_that_is_away_when_the_id_is_asked_for_costs_no_message():
+    def key(event):
+        raise OperationalError("the server is away")
+
+    consumer(key=key)
+    assert handle().fate is Fate.LATER
+
+
+def test_a_handler_that_closes_its_connection_is_given_up(kind):
+    consumer(kind, work=lambda event: connection.close())
+    fates = [handle(has_failed=bool(n)).fate for n in range(3)]
+    assert fates[-1] is Fate.DEAD
+
+
+def test_a_handler_that_calls_itself_is_given_up(kind):
+    receive = consumer(kind, work=lambda event: receive(event))
+    fates = [handle(has_failed=bool(n)).fate for n in range(3)]
+    assert fates[-1] is Fate.DEAD
+
+
+def leave_behind(kind, state=State.RUNNING):
+    """What a killed worker of that kind leaves."""
+    consumer(kind)
+    guard = registered("tests").guard("e-1")
+    guard.__enter__()
+    guard._transaction.roll_back()
+    guard._leave()
+    let_lease_pass()
+    assert IdempotencyRecord.objects.get().state == State.RUNNING
+
+
+@pytest.fixture
+def put(settings):
+    """``put(queue, "a", "b")`` into this process's memory."""
+    settings.IDEMPOTENCY_BROKERS = {"default": {"URL": "memory://"}}
+
+    def put(queue, *events):
+        with kombu.Connection("memory://") as connection:
+            for event in events:
+                kombu.Producer(connection).publish(
+                    {}, routing_key=queue, headers={"event_id": event}, declare=[kombu.Queue(queue)]
+                )
+
+    yield put
+    memory.Channel.queues.clear()
+    memory.Transport.global_state.clear()
+
+
+def worker_of(*names):
+    worker = Worker([registered(name) for name in names])
+    worker.restart_limit = kombu.utils.limits.TokenBucket(100)
+    return worker
+
+
+def of_messages(name, work, **options):
+    consumer(
+        options.pop("delivery", "transactional"), work, name, key=lambda m: m.headers["event_id"], **options
+    )
