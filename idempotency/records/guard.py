@@ -221,7 +221,8 @@ class RecordGuard:
         if connection.closed_in_transaction:
             self._transaction.roll_back()
             raise ClosedInside
-        if self._keep_writes and connection.needs_rollback:
+        # Also what only the database knows: the record may have been written before it failed.
+        if self._keep_writes and self._transaction.is_broken:
             return self._finish_broken(response, self._transaction.swallowed_error)
         if not self._keep_writes:
             self._transaction.roll_back()

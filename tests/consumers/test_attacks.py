@@ -70,6 +70,17 @@ def test_of_an_enormous_error_only_so_much_is_kept_as_a_person_reads():
     assert len(FailedMessage.objects.get().last_error) < 20_000
 
 
+def test_a_transaction_that_failed_and_whose_error_was_swallowed_is_not_acknowledged(kind):
+    def swallow(event):
+        with suppress(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+
+    consumer(kind, work=swallow)
+    is_kept = connection.vendor != "postgresql"
+    assert (handle().fate is Fate.DONE, orders()) == (is_kept, ["e-1"] if is_kept else [])
+    assert InboxMessage.objects.filter(state=State.COMPLETED).exists() == is_kept
+
+
 def test_a_database_that_is_away_when_the_id_is_asked_for_costs_no_message():
     def key(event):
         raise OperationalError("the server is away")
