@@ -70,6 +70,24 @@ def test_of_an_enormous_error_only_so_much_is_kept_as_a_person_reads():
     assert len(FailedMessage.objects.get().last_error) < 20_000
 
 
+def test_a_transaction_that_the_handler_leaves_open_is_a_failure_and_not_acknowledged(kind):
+    blocks = []
+
+    def leave_open(event):
+        blocks.append(transaction.atomic())
+        blocks[-1].__enter__()
+
+    consumer(kind, work=leave_open)
+    handled = handle()
+    is_left_open, blocks[:] = connection.in_atomic_block, []
+    if is_left_open:  # the tests after this one would be within it
+        connection.close()
+        connection.connect()
+    assert (is_left_open, handled.fate) == (False, Fate.DEAD if kind == "at_most_once" else Fate.LATER)
+    assert "atomic" in FailedMessage.objects.get().last_error
+    assert orders() == []
+
+
 def test_a_transaction_that_failed_and_whose_error_was_swallowed_is_not_acknowledged(kind):
     def swallow(event):
         with suppress(DatabaseError), connection.cursor() as cursor:
