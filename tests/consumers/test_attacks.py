@@ -130,6 +130,29 @@ def leave_behind(kind, state=State.RUNNING):
     assert IdempotencyRecord.objects.get().state == State.RUNNING
 
 
+def test_a_transactional_consumer_does_not_run_what_a_dead_worker_under_a_lease_has_left():
+    leave_behind("at_least_once")
+    runs = []
+    receive = consumer("transactional", work=runs.append)
+    with pytest.raises(OutcomeUnknown):
+        receive("e-1")
+    assert runs == []
+
+
+def test_a_consumer_that_asks_takes_up_what_another_kind_has_left():
+    leave_behind("at_least_once")
+    receive = consumer("at_most_once", reconcile=lambda event: False)
+    receive("e-1")
+    assert orders() == ["e-1"]
+
+
+def test_a_consumer_that_asks_not_leaves_what_another_kind_has_left_for_decision():
+    leave_behind("at_least_once")
+    consumer("at_most_once")
+    assert handle().fate is Fate.DEAD
+    assert InboxMessage.objects.get().state == State.UNKNOWN
+
+
 @pytest.fixture
 def put(settings):
     """``put(queue, "a", "b")`` into this process's memory."""
