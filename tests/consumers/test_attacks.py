@@ -99,6 +99,38 @@ def test_a_transaction_that_failed_and_whose_error_was_swallowed_is_not_acknowle
     assert InboxMessage.objects.filter(state=State.COMPLETED).exists() == is_kept
 
 
+@pytest.mark.parametrize("options", [{"not_done": [ValueError]}, {"not_done": "ValueError"}, {"not_done": 1}])
+def test_not_done_takes_exceptions(options):
+    with pytest.raises(TypeError, match="not_done"):
+        idempotent_consumer("tests", key="event", delivery="at_most_once", **options)
+
+
+@pytest.mark.parametrize("retention", [timedelta(0), timedelta(-1), "7d", 7])
+def test_retention_is_a_positive_timedelta(retention):
+    with pytest.raises(TypeError, match="retention"):
+        idempotent_consumer("tests", key="event", delivery="transactional", retention=retention)
+
+
+def test_a_coroutine_or_generator_that_nobody_runs_is_not_taken_for_handled():
+    async def work(event):
+        orders()
+
+    consumer(work=lambda event: work(event))
+    assert handle().fate is Fate.LATER
+    consumer(work=lambda event: (n for n in range(1)))
+    assert handle("e-2").fate is Fate.LATER
+    assert orders() == []
+
+
+@pytest.mark.parametrize("function", [Handler(), functools.partial(Handler.__call__, None)])
+def test_any_callable_may_be_registered_twice(function):
+    name = f"any.{type(function).__name__}"
+    for _ in range(2):
+        idempotent_consumer(name, key="event", delivery="transactional")(function)
+    with pytest.raises(TypeError, match="two consumers"):
+        consumer(name=name)
+
+
 def test_a_database_that_is_away_when_the_id_is_asked_for_costs_no_message():
     def key(event):
         raise OperationalError("the server is away")
