@@ -62,6 +62,8 @@ class DeadLetters:
     def _publish_confirmed(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:
         opened = self._connection
         opened.ensure_connection(max_retries=1)
+        # A broker with an alarm reads nothing from whoever has published, questions neither.
+        be_impatient(opened, CONFIRM_SECONDS)
         declare_queue(opened, queue)
         kept = {name: value for name, value in message.properties.items() if name in KEPT_PROPERTIES}
         if not message.errors:

@@ -64,9 +64,9 @@ class Source:
         """Also what kombu cannot decompress, which it has noted on the message."""
         self.waiting.append(message)
 
-    def next(self) -> tuple[kombu.Message, Handled | None] | None:
+    def next(self, due_at: float) -> tuple[kombu.Message, Handled | None] | None:
         """A message, and what became of it the last time."""
-        if self.held and self.held[0][0] <= time.monotonic():
+        if self.held and self.held[0][0] <= due_at:
             return heappop(self.held)[-2:]
         return (self.waiting.popleft(), None) if self.waiting else None
 
@@ -99,6 +99,8 @@ class Worker(ConsumerMixin):
         if len(brokers) > 1:
             raise ValueError(f"One worker has one broker, not {', '.join(sorted(brokers))}.")
         (broker,) = brokers
+        if len({each["QUEUE"] for each in options}) < len(options):
+            raise ValueError("Two consumers have one queue, and each would miss what the other is handed.")
         self.connection = connection(broker)
         self.sources = [Source(*each) for each in zip(consumers, options, strict=True)]
         self.dead_letters = DeadLetters(broker)
@@ -174,9 +176,13 @@ class Worker(ConsumerMixin):
     # Working
 
     def on_iteration(self) -> None:
-        for source in self.sources:
-            while not self.should_stop and (delivered := source.next()) is not None:
+        # Not what becomes due meanwhile: what fails slowly would keep all others waiting.
+        due_at, sources = time.monotonic(), deque(self.sources)
+        while sources and not self.should_stop:
+            source = sources.popleft()
+            if (delivered := source.next(due_at)) is not None:
                 self._deliver(source, *delivered)
+                sources.append(source)
 
     def _deliver(self, source: Source, message: kombu.Message, before: Handled | None) -> None:
         if before and before.fate is Fate.DEAD:
@@ -203,7 +209,7 @@ class Worker(ConsumerMixin):
             self._hold(source, message, handled, handled.seconds)
         elif handled.fate is Fate.DEAD and not self._put_aside(source, message, handled.reason):
             self._hold(source, message, handled, ASIDE_SECONDS)
-        else:
+        elif not message.acknowledged:  # by the handler itself
             message.ack()
 
     def _put_aside(self, source: Source, message: kombu.Message, reason: str) -> bool:
@@ -224,6 +230,14 @@ class Worker(ConsumerMixin):
             source.live.consume()
 
 
+def is_left_within_transaction(database: Any) -> bool:
+    """Whether a handler has left it so. A TestCase's own transaction is none of its."""
+    if any(getattr(block, "_from_testcase", False) for block in database.atomic_blocks):
+        return False
+    is_by_hand = database.connection is not None and not database.get_autocommit()
+    return database.in_atomic_block or (is_by_hand and database.settings_dict["AUTOCOMMIT"])
+
+
 def window_of(message: kombu.Message) -> str | None:
     """RabbitMQ counts a window for each consumer of a channel, kombu's own transports for the channel."""
     tag: str | None = (message.delivery_info or {}).get("consumer_tag")
@@ -237,5 +251,10 @@ def is_redelivered(message: kombu.Message) -> bool:
 def refresh_connections() -> None:
     """Connections that broke are made anew; those that work are kept, unlike after a request."""
     for database in connections.all(initialized_only=True):
-        if database.errors_occurred and not database.in_atomic_block:
+        if is_left_within_transaction(database):
+            # What came later would be acknowledged, and never committed.
+            logger.error("a transaction was left open on %r, and is rolled back", database.alias)
+            database.close()
+            del connections[database.alias]
+        elif database.errors_occurred and not database.in_atomic_block:
             database.close_if_unusable_or_obsolete()

@@ -212,3 +212,82 @@ def of_messages(name, work, **options):
     consumer(
         options.pop("delivery", "transactional"), work, name, key=lambda m: m.headers["event_id"], **options
     )
+
+
+def test_what_fails_more_slowly_than_it_is_due_again_keeps_no_other_waiting(put, settings, monkeypatch):
+    monkeypatch.setattr(handling, "LONGEST_PAUSE", 0.001)
+    settings.IDEMPOTENCY_CONSUMERS = {"poisoned": {"PREFETCH": 2, "MAX_ATTEMPTS": 1000}}
+    runs = []
+
+    def work(message):
+        runs.append(message.headers["event_id"])
+        if runs[-1] == "b" and runs.count("b") == 1:
+            put("others", "good")
+        time.sleep(0.01)
+        if "good" in runs or len(runs) > 100:
+            worker.stop()
+        else:
+            raise ValueError
+
+    for name in ("poisoned", "others"):
+        of_messages(name, work)
+    put("poisoned", "a", "b")
+    worker = worker_of("poisoned", "others")
+    worker.run(safety_interval=0.01)
+    assert 0 < runs.index("good") < 20
+
+
+def test_a_handler_that_acknowledges_by_itself_does_not_end_its_worker(put):
+    def work(message):
+        message.ack()
+        if message.headers["event_id"] == "e-2":
+            worker.stop()
+
+    of_messages("tests", work)
+    put("tests", "e-1", "e-2")
+    worker = worker_of("tests")
+    worker.run(safety_interval=0.01)
+    assert len(orders()) == 2
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "elsewhere"])
+def test_a_transaction_left_open_on_another_database_swallows_no_later_message(put):
+    blocks = []
+
+    def leave_open(message):
+        blocks.append(transaction.atomic("elsewhere"))
+        blocks[-1].__enter__()
+
+    of_messages("careless", leave_open)
+    of_messages("tests", lambda message: worker.stop(), using="elsewhere")
+    put("careless", "e-1")
+    worker = worker_of("careless", "tests")
+    on_iteration = worker.on_iteration
+    worker.on_iteration = lambda: (on_iteration(), blocks and put("tests", "e-2"))
+    worker.run(safety_interval=0.01)
+    assert not connections["elsewhere"].in_atomic_block
+    assert InboxMessage.objects.using("elsewhere").exists()
+
+
+def test_two_consumers_of_one_queue_are_refused(put, settings):
+    settings.IDEMPOTENCY_CONSUMERS = {name: {"QUEUE": "q"} for name in ("tests", "others")}
+    for name in ("tests", "others"):
+        consumer(name=name)
+    with pytest.raises(ValueError, match="one queue"):
+        worker_of("tests", "others")
+
+
+def test_a_broker_that_reads_nothing_any_more_keeps_no_worker_that_gives_up_a_message(settings, monkeypatch):
+    available("rabbitmq")
+    monkeypatch.setattr(dead_letters, "CONFIRM_SECONDS", 0.3)
+    queue = f"attack-{uuid4().hex}"
+    with Cable(services.rabbitmq.port) as cable:
+        settings.IDEMPOTENCY_BROKERS = {"default": {"URL": f"amqp://guest:guest@127.0.0.1:{cable.port}//"}}
+        letters = DeadLetters("default")
+        message = kombu.Message(body=b"{}", headers={}, properties={}, content_type="application/json")
+        letters.put_aside(message, queue, "tests", "why")
+        cable.clog()
+        with pytest.raises((OSError, kombu.exceptions.OperationalError)):
+            letters.put_aside(message, queue, "tests", "why")
+    with kombu.Connection(services.rabbitmq.url) as connection:
+        connection.channel().queue_delete(f"{queue}.dead")
