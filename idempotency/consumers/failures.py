@@ -16,7 +16,7 @@ from idempotency.steps.values import storable
 from idempotency.transactions import asked
 
 LONGEST_TEXT = 4000
-BEGUN = "It was begun, and did not end: its worker died, or lost its connection."
+BEGUN = "It was begun, and has not ended: it is at work, or its worker died, or lost its connection."
 
 
 class Failures:
@@ -67,7 +67,9 @@ class Failures:
 
     def _note(self, text: str, attempts: Any) -> int:
         with asked(self.using):
-            self._write({"last_error": text, "attempts": attempts, "dead_at": None, "kept_until": None})
+            # Nobody tries again for so long what is still with a broker.
+            kept_until = DatabaseNow() + conf.inbox_retention()
+            self._write({"last_error": text, "attempts": attempts, "dead_at": None, "kept_until": kept_until})
             return self._rows().values_list("attempts", flat=True).first() or 1
 
     def _write(self, values: dict[str, Any], attempts: int = 1) -> None:

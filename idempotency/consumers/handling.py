@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from asyncio import CancelledError
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -35,6 +36,10 @@ class Fate(StrEnum):
     """Somebody else has it, a store is away, or it failed: try it again after ``seconds``."""
     DEAD = "dead"
     """It is given up for ``reason``: put it aside, and acknowledge it."""
+
+
+class HandlerEnded(Exception):
+    """By what ends a process or a task, such as the ``sys.exit()`` of a command that it called."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,13 @@ class Delivery:
         if self.unreadable:
             raise self.unreadable
         call = self.consumer.call
-        return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+        try:
+            return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+        except (SystemExit, CancelledError, GeneratorExit) as error:
+            # A handler's own. One that somebody has derived from them ends the process, as Celery's does.
+            if type(error) not in (SystemExit, CancelledError, GeneratorExit):
+                raise
+            raise HandlerEnded(f"{type(error).__name__}({error})") from error
 
     def _failed(self, failures: Failures, error: Exception) -> Handled:
         logger.warning("failed: %s", failures.key, exc_info=error)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import signal
 import time
+from asyncio import CancelledError
 from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
 import kombu
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from django.db.models import F
 from kombu.transport import memory
 
 from idempotency.consumers import dead_letters, handling, idempotent_consumer, registered
@@ -68,6 +72,32 @@ def test_of_an_enormous_error_only_so_much_is_kept_as_a_person_reads():
     consumer(work=failing_with(ValueError("x" * 20_000_000)))
     assert handle(max_attempts=1).fate is Fate.DEAD
     assert len(FailedMessage.objects.get().last_error) < 20_000
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), CancelledError(), GeneratorExit()], ids=repr)
+def test_a_handler_that_ends_itself_ends_no_worker(error):
+    consumer(work=failing_with(error))
+    handled = handle(max_attempts=1)
+    assert (handled.fate, repr(error)[:-2] in handled.reason) == (Fate.DEAD, True)
+    assert orders() == []
+
+
+def test_what_ends_the_process_passes():
+    class Shutdown(SystemExit):
+        pass
+
+    for error in (Shutdown(), KeyboardInterrupt()):
+        consumer(work=failing_with(error))
+        with pytest.raises(type(error)):
+            handle()
+
+
+def test_a_failure_of_which_nobody_hears_again_goes_away():
+    consumer(work=failing_with(ValueError()))
+    assert handle().fate is Fate.LATER
+    assert not FailedMessage.objects.forgettable()
+    FailedMessage.objects.update(kept_until=F("kept_until") - timedelta(days=8))
+    assert FailedMessage.objects.forgettable().count() == 1
 
 
 def test_a_transaction_that_the_handler_leaves_open_is_a_failure_and_not_acknowledged(kind):
