@@ -321,3 +321,11 @@ def test_a_broker_that_reads_nothing_any_more_keeps_no_worker_that_gives_up_a_me
             letters.put_aside(message, queue, "tests", "why")
     with kombu.Connection(services.rabbitmq.url) as connection:
         connection.channel().queue_delete(f"{queue}.dead")
+
+
+def test_dead_letters_that_cannot_be_sent_again_are_told_of(settings, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *args: None)
+    settings.IDEMPOTENCY_BROKERS = {"default": {"URL": "amqp://guest:guest@127.0.0.1:1//"}}
+    consumer()
+    with pytest.raises(CommandError, match="where they were"):
+        call_command("consume", "tests", "--send-dead-letters-again")

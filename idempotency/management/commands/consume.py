@@ -43,7 +43,13 @@ class Command(BaseCommand):
             signal.signal(ending, lambda number, frame: worker.stop())
         if options["send_dead_letters_again"]:
             for source in worker.sources:
-                number = worker.dead_letters.send_again(source.queue)
+                try:
+                    number = worker.dead_letters.send_again(source.queue)
+                except worker.dead_letters.errors as error:
+                    raise CommandError(
+                        f"Not all dead letters of {source.consumer.name} were sent again "
+                        f"({type(error).__name__}: {error}): those that were not are where they were."
+                    ) from error
                 self.stdout.write(f"{number} dead letters of {source.consumer.name} are to be tried anew.")
         if options["verbosity"]:
             queues = ", ".join(source.queue for source in worker.sources)
