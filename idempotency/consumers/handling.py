@@ -80,7 +80,7 @@ class Delivery:
         except Exception as error:
             # What was asked for the id, perhaps.
             if is_passing(error.__cause__ or error):
-                return later(error)
+                return self._later(error)
             # Under no business id, or in no database, there is nothing to count by.
             reason = shortened(str(error)) if isinstance(error, InvalidKey) else described(error)
             logger.error("given up: %s: %s", self.consumer.name, reason)
@@ -89,7 +89,7 @@ class Delivery:
             return self._handle(failures)
         except (OperationInProgress, StoreUnavailable) as error:
             # The failures' database is away.
-            return later(error)
+            return self._later(error)
 
     def _handle(self, failures: Failures) -> Handled:
         if self.is_revived:
@@ -105,7 +105,7 @@ class Delivery:
             if is_passing(error):
                 if self.is_suspect:
                     failures.unbegin()
-                return later(error)
+                return self._later(error)
             return self._failed(failures, error)
         if self.is_suspect or self.has_failed:
             failures.forget()
@@ -143,6 +143,11 @@ class Delivery:
             return "Its worker died over it, and nobody can be asked what it did"
         return None if isinstance(error, consumer.not_done) else "Its outcome is not known"
 
+    def _later(self, error: Exception) -> Handled:
+        logger.info("tried again later: %s: %s", self.consumer.name, error)
+        seconds = float(getattr(error, "retry_after", None) or 1)
+        return Handled(Fate.LATER, seconds=seconds * random.uniform(1, 1.2), error=error)
+
     def _dead(self, failures: Failures, reason: str, error: Exception | None = None) -> Handled:
         failures.bury(reason)
         logger.error("given up: %s: %s", failures.key, reason)
@@ -154,8 +159,3 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, CallsItself | ClosedInside):
         return False
     return isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error)
-
-
-def later(error: Exception) -> Handled:
-    seconds = float(getattr(error, "retry_after", None) or 1)
-    return Handled(Fate.LATER, seconds=seconds * random.uniform(1, 1.2), error=error)

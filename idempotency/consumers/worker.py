@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -189,7 +190,7 @@ class Worker(ConsumerMixin):
             self._settle(source, message, before)
             return
         refresh_connections()
-        headers = message.headers or {}
+        headers = deepcopy(message.headers or {})
         delivery = Delivery(
             source.consumer,
             (message,),
@@ -202,7 +203,10 @@ class Worker(ConsumerMixin):
             hopeless=UNREADABLE,
             unreadable=message.errors[0][1] if message.errors else None,
         )
-        self._settle(source, message, delivery.handle())
+        handled = delivery.handle()
+        # As it came, for the next attempt or for its dead letter: handlers take payloads to pieces.
+        message.headers, message._decoded_cache = headers, None
+        self._settle(source, message, handled)
 
     def _settle(self, source: Source, message: kombu.Message, handled: Handled) -> None:
         if handled.fate is Fate.LATER:

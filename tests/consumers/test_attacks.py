@@ -220,11 +220,11 @@ def put(settings):
     """``put(queue, "a", "b")`` into this process's memory."""
     settings.IDEMPOTENCY_BROKERS = {"default": {"URL": "memory://"}}
 
-    def put(queue, *events):
+    def put(queue, *events, body=None):
         with kombu.Connection("memory://") as connection:
             for event in events:
                 kombu.Producer(connection).publish(
-                    {}, routing_key=queue, headers={"event_id": event}, declare=[kombu.Queue(queue)]
+                    body or {}, routing_key=queue, headers={"event_id": event}, declare=[kombu.Queue(queue)]
                 )
 
     yield put
@@ -278,6 +278,23 @@ def test_a_handler_that_acknowledges_by_itself_does_not_end_its_worker(put):
     worker = worker_of("tests")
     worker.run(safety_interval=0.01)
     assert len(orders()) == 2
+
+
+def test_a_handler_that_takes_its_message_to_pieces_gets_it_whole_the_next_time(put, monkeypatch):
+    monkeypatch.setattr(handling, "LONGEST_PAUSE", 0.001)
+    seen = []
+
+    def work(message):
+        seen.append((message.headers.pop("event_id"), message.payload.pop("order")))
+        if len(seen) < 2:
+            raise ValueError
+        worker.stop()
+
+    of_messages("tests", work)
+    put("tests", "e-1", body={"order": 17})
+    worker = worker_of("tests")
+    worker.run(safety_interval=0.01)
+    assert seen == [("e-1", 17)] * 2
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "elsewhere"])
