@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappush
 from itertools import count
 from typing import Any
 
@@ -29,8 +28,8 @@ from idempotency.brokers import be_impatient, connection, declare_queue, is_amqp
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.dead_letters import REASON, DeadLetters
 from idempotency.consumers.handling import Delivery, Fate, Handled
+from idempotency.consumers.sources import Source
 
-MOST_HELD = 1000
 # Between two attempts to put a dead letter aside, and to reach a broker at most.
 ASIDE_SECONDS = 5.0
 MOST_SECONDS_AWAY = 5
@@ -40,55 +39,6 @@ logger = logging.getLogger("idempotency")
 
 class Stopped(Exception):
     """The worker is to end, and was waiting for its broker."""
-
-
-@dataclass
-class Source:
-    """A consumer's queue, as its options say, and the messages that were handed out from it."""
-
-    consumer: Consumer
-    options: dict[str, Any]
-    waiting: deque[kombu.Message] = field(default_factory=deque)
-    held: list[tuple[float, int, kombu.Message, Handled]] = field(default_factory=list)
-    reopened: set[str] = field(default_factory=set)
-    live: Any = None
-
-    @property
-    def queue(self) -> str:
-        return str(self.options["QUEUE"])
-
-    @property
-    def prefetch(self) -> int:
-        return int(self.options["PREFETCH"])
-
-    def receive(self, message: kombu.Message, error: Exception | None = None) -> None:
-        """Also what kombu cannot decompress, which it has noted on the message."""
-        self.waiting.append(message)
-
-    def next(self, due_at: float) -> tuple[kombu.Message, Handled | None] | None:
-        """A message, and what became of it the last time."""
-        if self.held and self.held[0][0] <= due_at:
-            return heappop(self.held)[-2:]
-        return (self.waiting.popleft(), None) if self.waiting else None
-
-    def forget(self) -> None:
-        """Of a connection that is gone: the broker hands them out again."""
-        self.waiting.clear()
-        self.held.clear()
-        self.reopened.clear()
-
-    def is_window_full(self, held: kombu.Message) -> bool:
-        """Whether all that was handed out in the window of this message is held: said once of each."""
-        if not self.prefetch or len(self.held) >= MOST_HELD:
-            return False
-        if (window := window_of(held)) is None:
-            return len(self.held) % self.prefetch == 0
-        if window in self.reopened:
-            return False
-        if sum(window_of(message) == window for *_, message, _ in self.held) < self.prefetch:
-            return False
-        self.reopened.add(window)
-        return True
 
 
 class Worker(ConsumerMixin):
@@ -116,6 +66,15 @@ class Worker(ConsumerMixin):
         self.connection.release()
 
     # Connecting
+
+    def consume(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from super().consume(*args, **kwargs)
+        except self.connection.connection_errors + self.connection.channel_errors as error:
+            # run() begins anew, and kombu says so to nobody who has not asked for its log: such as that an
+            # exchange is missing, or that something is not permitted.
+            logger.warning("begins anew with its broker: %s: %s", type(error).__name__, error)
+            raise
 
     @contextmanager
     def establish_connection(self) -> Iterator[kombu.Connection]:
@@ -240,12 +199,6 @@ def is_left_within_transaction(database: Any) -> bool:
         return False
     is_by_hand = database.connection is not None and not database.get_autocommit()
     return database.in_atomic_block or (is_by_hand and database.settings_dict["AUTOCOMMIT"])
-
-
-def window_of(message: kombu.Message) -> str | None:
-    """RabbitMQ counts a window for each consumer of a channel, kombu's own transports for the channel."""
-    tag: str | None = (message.delivery_info or {}).get("consumer_tag")
-    return tag
 
 
 def is_redelivered(message: kombu.Message) -> bool:

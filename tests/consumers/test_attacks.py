@@ -346,3 +346,19 @@ def test_dead_letters_that_cannot_be_sent_again_are_told_of(settings, monkeypatc
     consumer()
     with pytest.raises(CommandError, match="where they were"):
         call_command("consume", "tests", "--send-dead-letters-again")
+
+
+def test_a_worker_that_cannot_begin_says_why(settings, monkeypatch, caplog):
+    available("rabbitmq")
+    name = f"attack-{uuid4().hex}"
+    settings.IDEMPOTENCY_BROKERS = {"default": {"URL": services.rabbitmq.url}}
+    settings.IDEMPOTENCY_CONSUMERS = {"tests": {"QUEUE": name, "EXCHANGE": name, "ROUTING_KEYS": ["a"]}}
+    consumer()
+    worker = worker_of("tests")
+    declare = worker._declare
+    # One attempt will do.
+    monkeypatch.setattr(worker, "_declare", lambda source: (worker.stop(), declare(source)))
+    worker.run(safety_interval=0.01)
+    with kombu.Connection(services.rabbitmq.url) as connection:
+        connection.channel().queue_delete(name)
+    assert f"no exchange '{name}'" in caplog.text
