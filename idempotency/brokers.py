@@ -49,10 +49,10 @@ def is_there(opened: kombu.Connection, queue: str) -> bool:
     return True
 
 
-def be_impatient(opened: kombu.Connection) -> None:
-    """From now on, a broker that is away without a word is waited for no longer than CLOSING_SECONDS."""
+def be_impatient(opened: kombu.Connection, seconds: float | None = None) -> None:
+    """From now on, a broker that says nothing is waited for no longer, by default than CLOSING_SECONDS."""
     if opened.connected and is_amqp(opened):
-        opened.connection.transport.sock.settimeout(CLOSING_SECONDS)
+        opened.connection.transport.sock.settimeout(CLOSING_SECONDS if seconds is None else seconds)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+# Of AMQP 0-9-1: two bytes; and 255 bytes with ".dead".
+MOST_PREFETCHED, LONGEST_QUEUE = 65535, 250
 LONGEST_WAIT = timedelta(seconds=10)
 BROKER: dict[str, Any] = {"URL": None, "TRANSPORT_OPTIONS": {}}
 CONSUMER: dict[str, Any] = {
@@ -144,9 +146,18 @@ def consumer_fault(options: Mapping[str, Any]) -> str | None:
         value = options[option]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return f"{option} is a number of messages or attempts from 1 on, not {value!r}."
+    if options["PREFETCH"] > MOST_PREFETCHED:
+        return f"PREFETCH is {MOST_PREFETCHED} at most, not {options['PREFETCH']}."
     for option in ("BROKER", "QUEUE"):
         if not isinstance(options[option], str) or not options[option]:
             return f"{option} is a name, not {options[option]!r}."
+    if len(options["QUEUE"].encode()) > LONGEST_QUEUE:
+        return (
+            f"QUEUE is longer than {LONGEST_QUEUE} bytes, with which its dead letters' has no name in AMQP."
+        )
+    arguments = options["QUEUE_ARGUMENTS"]
+    if arguments is not None and not isinstance(arguments, Mapping):
+        return f"QUEUE_ARGUMENTS is a dict of arguments or None, not {arguments!r}."
     keys = options["ROUTING_KEYS"]
     if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
         return f"ROUTING_KEYS is a list of texts, not {keys!r}."

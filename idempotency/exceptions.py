@@ -51,6 +51,12 @@ class OperationInProgress(IdempotencyError):
     retry_after = 1
 
 
+class CallsItself(OperationInProgress):
+    """Within the transaction that works on a key. No other attempt will end otherwise."""
+
+    detail = "This operation calls itself under its own key."
+
+
 class FingerprintMismatch(IdempotencyError):
     code = "fingerprint-mismatch"
     detail = "This key was used with another payload: send a new operation under a new key."
@@ -107,6 +113,12 @@ class StoreUnavailable(IdempotencyError):
     code = "store-unavailable"
     detail = "The idempotency store cannot be reached: retry later, with the same key or token."
     retry_after = 5
+
+
+class ClosedInside(StoreUnavailable):
+    """Not by an outage: the operation has closed the connection that its transaction was on."""
+
+    detail = "The operation closed its own database connection, and was rolled back."
 
 
 class MissingToken(IdempotencyError):

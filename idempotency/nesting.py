@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from idempotency.exceptions import ForeignTransaction, OperationInProgress
+from idempotency.exceptions import CallsItself, ForeignTransaction
 from idempotency.keys import ScopedKey
 
 
@@ -30,7 +30,7 @@ class Nesting(NamedTuple):
 def entered(connection: BaseDatabaseWrapper, guard: KeyedGuard) -> Nesting:
     """Note that the guard is open on the connection, or refuse.
 
-    Raises ForeignTransaction for another request's transaction, and OperationInProgress for a key
+    Raises ForeignTransaction for another request's transaction, and CallsItself for a key
     that this very transaction is working on: its own lock would let it in.
     """
     open_guards: list[KeyedGuard] = connection.__dict__.setdefault("idempotency_guards", [])
@@ -41,7 +41,7 @@ def entered(connection: BaseDatabaseWrapper, guard: KeyedGuard) -> Nesting:
             "views under ASGI, where each request has a thread of its own, or one request at a time."
         )
     if any(other.key == guard.key for other in open_guards):
-        raise OperationInProgress("This operation calls itself under its own key.")
+        raise CallsItself
     open_guards.append(guard)
     adopted(guard)
     return Nesting(open_guards, guard)

@@ -21,6 +21,7 @@ from idempotency.database import (
 from idempotency.exceptions import AlreadyCompleted, IdempotencyError, OperationInProgress, StoreUnavailable
 
 CONFLICT_INSIDE = "The operation lost a conflict and was rolled back: retry with the same key."
+LEFT_OPEN = "The operation was rolled back, since it has entered a transaction.atomic() and not left it."
 ATTEMPTS, PAUSE_SECONDS = 8, 0.005
 T = TypeVar("T")
 
@@ -97,6 +98,10 @@ class GuardedTransaction:
 
     def commit(self) -> None:
         """Raises OperationInProgress or StoreUnavailable when it failed; a hook's error as it is."""
+        if self._left_open:
+            # Leaving would end that one instead, and commit nothing.
+            self.roll_back()
+            raise transaction.TransactionManagementError(LEFT_OPEN)
         nested = self.is_savepoint
         try:
             self._end(None, None, None)
@@ -115,7 +120,18 @@ class GuardedTransaction:
         if atomic is not None:
             with suppress(ValueError):
                 self.connection.execute_wrappers.remove(self._watch)
+            for block in self._blocks_within(atomic):
+                block.__exit__(_RolledBack, _RolledBack(), None)
             atomic.__exit__(*exc_info)
+
+    @property
+    def _left_open(self) -> bool:
+        return self._atomic is not None and bool(self._blocks_within(self._atomic))
+
+    def _blocks_within(self, atomic: Any) -> list[Any]:
+        """Blocks that the handler has entered and not left, the last one first."""
+        blocks = self.connection.atomic_blocks
+        return blocks[: blocks.index(atomic) : -1] if atomic in blocks else []
 
     def _note_commit(self) -> None:
         self.committed = True

@@ -18,13 +18,21 @@ def check_messages() -> Iterator[CheckMessage]:
             conf.broker(alias)
         except ImproperlyConfigured as error:
             yield Error(str(error), id="idempotency.E027")
-    consumers = getattr(settings, "IDEMPOTENCY_CONSUMERS", {})
+    consumers, owners = getattr(settings, "IDEMPOTENCY_CONSUMERS", {}), dict[tuple[str, str], str]()
     for name in consumers if isinstance(consumers, Mapping) else [""]:
         try:
-            broker = conf.consumer(name)["BROKER"]
+            options = conf.consumer(name)
         except ImproperlyConfigured as error:
             yield Error(str(error), id="idempotency.E028")
             continue
+        broker, queue = options["BROKER"], options["QUEUE"]
+        if (other := owners.setdefault((broker, queue), name)) != name:
+            yield Error(
+                f"IDEMPOTENCY_CONSUMERS has {other!r} and {name!r} on one queue, {queue!r}: each would miss "
+                "what the other is handed.",
+                hint="Give each a queue, and bind both to one exchange.",
+                id="idempotency.E028",
+            )
         if isinstance(brokers, Mapping) and broker not in brokers:
             yield Error(
                 f"IDEMPOTENCY_CONSUMERS[{name!r}] names the broker {broker!r}, which is not set.",

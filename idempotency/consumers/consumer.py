@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -61,7 +62,7 @@ def idempotent_consumer(
     StoreUnavailable, OutcomeUnknown, InvalidKey, and what the function raises. Acknowledge the message when
     it returns, and only then.
     """
-    options = {"reconcile": reconcile, "not_done": not_done, "lease": lease}
+    options = {"reconcile": reconcile, "not_done": not_done, "lease": lease, "retention": retention}
     if fault := consumer_fault(name, delivery, options):
         raise TypeError(f"@idempotent_consumer: {fault}")
     if reconcile is not None:
@@ -142,6 +143,13 @@ class Consumer(GuardedFunction):
 
     def complete(self, guard: KeyedGuard, result: Any) -> None:
         assert isinstance(guard, RecordGuard)
+        if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(
+                f"The consumer {self.name!r} returned a {type(result).__name__}, which nobody runs: "
+                "what is in it would be taken for done."
+            )
         guard.complete(StoredResponse.from_result(result if self.keep_result else None))
 
 
@@ -164,7 +172,10 @@ def register(consumer: Consumer) -> None:
 
 
 def place(consumer: Consumer) -> str:
-    return f"{consumer.function.__module__}.{consumer.function.__qualname__}"
+    # A partial, or an instance with __call__(), has no name of its own.
+    function: Any = getattr(consumer.function, "func", consumer.function)
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def consumer_fault(name: object, delivery: object, options: dict[str, Any]) -> str | None:
@@ -175,6 +186,12 @@ def consumer_fault(name: object, delivery: object, options: dict[str, Any]) -> s
         return f"delivery is {delivery!r}, which is unknown: use {', '.join(map(repr, KINDS))}."
     if delivery != "at_most_once" and (options["reconcile"] or options["not_done"]):
         return "reconcile and not_done are of delivery 'at_most_once': set it, or leave them out."
+    kinds = options["not_done"] if isinstance(options["not_done"], tuple) else (options["not_done"],)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return f"not_done is {options['not_done']!r}: give an exception's class, or a tuple of them."
+    retention = options["retention"]
+    if retention is not None and not (isinstance(retention, timedelta) and timedelta(0) < retention):
+        return f"retention is {retention!r}: give a datetime.timedelta above 0."
     lease = options["lease"]
     if lease is not None and delivery == "transactional":
         return "a transactional consumer has no lease: leave it out."

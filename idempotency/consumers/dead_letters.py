@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import kombu
+from amqp.exceptions import MessageNacked
 
 from idempotency.brokers import be_impatient, connection, declare_queue, is_there
 
@@ -24,6 +25,12 @@ class DeadLetters:
 
     def __init__(self, broker: str) -> None:
         self._connection = connection(broker, confirm_publish=True)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """Of a broker that is away, or refuses."""
+        known = self._connection.connection_errors + self._connection.channel_errors
+        return (*known, MessageNacked, kombu.exceptions.OperationalError)
 
     def put_aside(self, message: kombu.Message, queue: str, consumer: str, reason: str) -> None:
         headers = {REASON: reason[:LONGEST_REASON], CONSUMER: consumer}
@@ -62,6 +69,8 @@ class DeadLetters:
     def _publish_confirmed(self, message: kombu.Message, queue: str, headers: dict[str, Any]) -> None:
         opened = self._connection
         opened.ensure_connection(max_retries=1)
+        # A broker with an alarm reads nothing from whoever has published, questions neither.
+        be_impatient(opened, CONFIRM_SECONDS)
         declare_queue(opened, queue)
         kept = {name: value for name, value in message.properties.items() if name in KEPT_PROPERTIES}
         if not message.errors:

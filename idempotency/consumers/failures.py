@@ -15,7 +15,8 @@ from idempotency.models import FailedMessage
 from idempotency.steps.values import storable
 from idempotency.transactions import asked
 
-BEGUN = "It was begun, and did not end: its worker died, or lost its connection."
+LONGEST_TEXT = 4000
+BEGUN = "It was begun, and has not ended: it is at work, or its worker died, or lost its connection."
 
 
 class Failures:
@@ -66,7 +67,9 @@ class Failures:
 
     def _note(self, text: str, attempts: Any) -> int:
         with asked(self.using):
-            self._write({"last_error": text, "attempts": attempts, "dead_at": None, "kept_until": None})
+            # Nobody tries again for so long what is still with a broker.
+            kept_until = DatabaseNow() + conf.inbox_retention()
+            self._write({"last_error": text, "attempts": attempts, "dead_at": None, "kept_until": kept_until})
             return self._rows().values_list("attempts", flat=True).first() or 1
 
     def _write(self, values: dict[str, Any], attempts: int = 1) -> None:
@@ -95,4 +98,13 @@ def described(error: BaseException) -> str:
     """The exception, and where it came from, as no text of it breaks a database."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return storable(f"{type(error).__name__}: {error}{where}")
+    try:
+        said = str(error)
+    except Exception:
+        said = "(it has no text: its __str__() fails)"
+    return storable(f"{type(error).__name__}: {shortened(said)}{where}")
+
+
+def shortened(text: str) -> str:
+    """A text may hold a whole payload, more than a database takes in one piece."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

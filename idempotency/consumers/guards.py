@@ -77,6 +77,8 @@ class OnceGuard(LeaseGuard):
         try:
             super()._take_up(found)
         except OutcomeUnknown as unknown:
+            # Also what another kind of delivery has left, from before a deployment.
+            self._store.doubt(found)
             if self._ask is None:
                 raise
             was_done = self._answer(self._ask)

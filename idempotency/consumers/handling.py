@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from asyncio import CancelledError
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from idempotency.consumers.consumer import Consumer
-from idempotency.consumers.failures import Failures, described
+from idempotency.consumers.failures import Failures, described, shortened
 from idempotency.consumers.outages import is_away
 from idempotency.exceptions import (
     AlreadyCompleted,
+    CallsItself,
+    ClosedInside,
     InvalidKey,
     OperationInProgress,
     OutcomeUnknown,
@@ -34,6 +37,10 @@ class Fate(StrEnum):
     """Somebody else has it, a store is away, or it failed: try it again after ``seconds``."""
     DEAD = "dead"
     """It is given up for ``reason``: put it aside, and acknowledge it."""
+
+
+class HandlerEnded(Exception):
+    """By what ends a process or a task, such as the ``sys.exit()`` of a command that it called."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +78,19 @@ class Delivery:
         try:
             key = self.consumer.scoped_key(*self.args, **self.kwargs)
             failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
-        except (OperationInProgress, StoreUnavailable) as error:
-            return later(error)
         except Exception as error:
+            # What was asked for the id, perhaps.
+            if is_passing(error.__cause__ or error):
+                return self._later(error)
             # Under no business id, or in no database, there is nothing to count by.
-            reason = str(error) if isinstance(error, InvalidKey) else described(error)
+            reason = shortened(str(error)) if isinstance(error, InvalidKey) else described(error)
             logger.error("given up: %s: %s", self.consumer.name, reason)
             return Handled(Fate.DEAD, reason=storable(reason), error=error)
         try:
             return self._handle(failures)
         except (OperationInProgress, StoreUnavailable) as error:
             # The failures' database is away.
-            return later(error)
+            return self._later(error)
 
     def _handle(self, failures: Failures) -> Handled:
         if self.is_revived:
@@ -95,10 +103,10 @@ class Delivery:
         try:
             result = self._call()
         except Exception as error:
-            if isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error):
+            if is_passing(error):
                 if self.is_suspect:
                     failures.unbegin()
-                return later(error)
+                return self._later(error)
             return self._failed(failures, error)
         if self.is_suspect or self.has_failed:
             failures.forget()
@@ -116,7 +124,7 @@ class Delivery:
             return Handled(Fate.DONE, result=done.record.response.result)
         except (OperationInProgress, StoreUnavailable) as error:
             failures.unbegin()
-            return later(error)
+            return self._later(error)
         except OutcomeUnknown as error:
             return self._dead(failures, described(error), error)
         return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
@@ -125,7 +133,13 @@ class Delivery:
         if self.unreadable:
             raise self.unreadable
         call = self.consumer.call
-        return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+        try:
+            return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+        except (SystemExit, CancelledError, GeneratorExit) as error:
+            # A handler's own. One that somebody has derived from them ends the process, as Celery's does.
+            if type(error) not in (SystemExit, CancelledError, GeneratorExit):
+                raise
+            raise HandlerEnded(f"{type(error).__name__}({error})") from error
 
     def _failed(self, failures: Failures, error: Exception) -> Handled:
         logger.warning("failed: %s", failures.key, exc_info=error)
@@ -147,12 +161,19 @@ class Delivery:
             return "Its worker died over it, and nobody can be asked what it did"
         return None if isinstance(error, consumer.not_done) else "Its outcome is not known"
 
+    def _later(self, error: Exception) -> Handled:
+        logger.info("tried again later: %s: %s", self.consumer.name, error)
+        seconds = float(getattr(error, "retry_after", None) or 1)
+        return Handled(Fate.LATER, seconds=seconds * random.uniform(1, 1.2), error=error)
+
     def _dead(self, failures: Failures, reason: str, error: Exception | None = None) -> Handled:
         failures.bury(reason)
         logger.error("given up: %s: %s", failures.key, reason)
         return Handled(Fate.DEAD, reason=reason, error=error)
 
 
-def later(error: Exception) -> Handled:
-    seconds = float(getattr(error, "retry_after", None) or 1)
-    return Handled(Fate.LATER, seconds=seconds * random.uniform(1, 1.2), error=error)
+def is_passing(error: BaseException) -> bool:
+    """Whether it says nothing about the message: somebody else has what it needs, or a store is away."""
+    if isinstance(error, CallsItself | ClosedInside):
+        return False
+    return isinstance(error, OperationInProgress | StoreUnavailable) or is_away(error)

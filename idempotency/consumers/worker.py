@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from copy import deepcopy
+from heapq import heappush
 from itertools import count
 from typing import Any
 
@@ -28,8 +28,8 @@ from idempotency.brokers import be_impatient, connection, declare_queue, is_amqp
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.dead_letters import REASON, DeadLetters
 from idempotency.consumers.handling import Delivery, Fate, Handled
+from idempotency.consumers.sources import Source
 
-MOST_HELD = 1000
 # Between two attempts to put a dead letter aside, and to reach a broker at most.
 ASIDE_SECONDS = 5.0
 MOST_SECONDS_AWAY = 5
@@ -41,55 +41,6 @@ class Stopped(Exception):
     """The worker is to end, and was waiting for its broker."""
 
 
-@dataclass
-class Source:
-    """A consumer's queue, as its options say, and the messages that were handed out from it."""
-
-    consumer: Consumer
-    options: dict[str, Any]
-    waiting: deque[kombu.Message] = field(default_factory=deque)
-    held: list[tuple[float, int, kombu.Message, Handled]] = field(default_factory=list)
-    reopened: set[str] = field(default_factory=set)
-    live: Any = None
-
-    @property
-    def queue(self) -> str:
-        return str(self.options["QUEUE"])
-
-    @property
-    def prefetch(self) -> int:
-        return int(self.options["PREFETCH"])
-
-    def receive(self, message: kombu.Message, error: Exception | None = None) -> None:
-        """Also what kombu cannot decompress, which it has noted on the message."""
-        self.waiting.append(message)
-
-    def next(self) -> tuple[kombu.Message, Handled | None] | None:
-        """A message, and what became of it the last time."""
-        if self.held and self.held[0][0] <= time.monotonic():
-            return heappop(self.held)[-2:]
-        return (self.waiting.popleft(), None) if self.waiting else None
-
-    def forget(self) -> None:
-        """Of a connection that is gone: the broker hands them out again."""
-        self.waiting.clear()
-        self.held.clear()
-        self.reopened.clear()
-
-    def is_window_full(self, held: kombu.Message) -> bool:
-        """Whether all that was handed out in the window of this message is held: said once of each."""
-        if not self.prefetch or len(self.held) >= MOST_HELD:
-            return False
-        if (window := window_of(held)) is None:
-            return len(self.held) % self.prefetch == 0
-        if window in self.reopened:
-            return False
-        if sum(window_of(message) == window for *_, message, _ in self.held) < self.prefetch:
-            return False
-        self.reopened.add(window)
-        return True
-
-
 class Worker(ConsumerMixin):
     """``run()`` until ``stop()``. All consumers are on one broker."""
 
@@ -99,6 +50,8 @@ class Worker(ConsumerMixin):
         if len(brokers) > 1:
             raise ValueError(f"One worker has one broker, not {', '.join(sorted(brokers))}.")
         (broker,) = brokers
+        if len({each["QUEUE"] for each in options}) < len(options):
+            raise ValueError("Two consumers have one queue, and each would miss what the other is handed.")
         self.connection = connection(broker)
         self.sources = [Source(*each) for each in zip(consumers, options, strict=True)]
         self.dead_letters = DeadLetters(broker)
@@ -113,6 +66,15 @@ class Worker(ConsumerMixin):
         self.connection.release()
 
     # Connecting
+
+    def consume(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from super().consume(*args, **kwargs)
+        except self.connection.connection_errors + self.connection.channel_errors as error:
+            # run() begins anew, and kombu says so to nobody who has not asked for its log: such as that an
+            # exchange is missing, or that something is not permitted.
+            logger.warning("begins anew with its broker: %s: %s", type(error).__name__, error)
+            raise
 
     @contextmanager
     def establish_connection(self) -> Iterator[kombu.Connection]:
@@ -174,16 +136,20 @@ class Worker(ConsumerMixin):
     # Working
 
     def on_iteration(self) -> None:
-        for source in self.sources:
-            while not self.should_stop and (delivered := source.next()) is not None:
+        # Not what becomes due meanwhile: what fails slowly would keep all others waiting.
+        due_at, sources = time.monotonic(), deque(self.sources)
+        while sources and not self.should_stop:
+            source = sources.popleft()
+            if (delivered := source.next(due_at)) is not None:
                 self._deliver(source, *delivered)
+                sources.append(source)
 
     def _deliver(self, source: Source, message: kombu.Message, before: Handled | None) -> None:
         if before and before.fate is Fate.DEAD:
             self._settle(source, message, before)
             return
         refresh_connections()
-        headers = message.headers or {}
+        headers = deepcopy(message.headers or {})
         delivery = Delivery(
             source.consumer,
             (message,),
@@ -196,14 +162,17 @@ class Worker(ConsumerMixin):
             hopeless=UNREADABLE,
             unreadable=message.errors[0][1] if message.errors else None,
         )
-        self._settle(source, message, delivery.handle())
+        handled = delivery.handle()
+        # As it came, for the next attempt or for its dead letter: handlers take payloads to pieces.
+        message.headers, message._decoded_cache = headers, None
+        self._settle(source, message, handled)
 
     def _settle(self, source: Source, message: kombu.Message, handled: Handled) -> None:
         if handled.fate is Fate.LATER:
             self._hold(source, message, handled, handled.seconds)
         elif handled.fate is Fate.DEAD and not self._put_aside(source, message, handled.reason):
             self._hold(source, message, handled, ASIDE_SECONDS)
-        else:
+        elif not message.acknowledged:  # by the handler itself
             message.ack()
 
     def _put_aside(self, source: Source, message: kombu.Message, reason: str) -> bool:
@@ -224,10 +193,12 @@ class Worker(ConsumerMixin):
             source.live.consume()
 
 
-def window_of(message: kombu.Message) -> str | None:
-    """RabbitMQ counts a window for each consumer of a channel, kombu's own transports for the channel."""
-    tag: str | None = (message.delivery_info or {}).get("consumer_tag")
-    return tag
+def is_left_within_transaction(database: Any) -> bool:
+    """Whether a handler has left it so. A TestCase's own transaction is none of its."""
+    if any(getattr(block, "_from_testcase", False) for block in database.atomic_blocks):
+        return False
+    is_by_hand = database.connection is not None and not database.get_autocommit()
+    return database.in_atomic_block or (is_by_hand and database.settings_dict["AUTOCOMMIT"])
 
 
 def is_redelivered(message: kombu.Message) -> bool:
@@ -237,5 +208,10 @@ def is_redelivered(message: kombu.Message) -> bool:
 def refresh_connections() -> None:
     """Connections that broke are made anew; those that work are kept, unlike after a request."""
     for database in connections.all(initialized_only=True):
-        if database.errors_occurred and not database.in_atomic_block:
+        if is_left_within_transaction(database):
+            # What came later would be acknowledged, and never committed.
+            logger.error("a transaction was left open on %r, and is rolled back", database.alias)
+            database.close()
+            del connections[database.alias]
+        elif database.errors_occurred and not database.in_atomic_block:
             database.close_if_unusable_or_obsolete()

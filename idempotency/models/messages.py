@@ -39,7 +39,7 @@ class FailedMessageQuerySet(models.QuerySet[Any]):
         return self.filter(key_digest=key_digest(key))
 
     def forgettable(self) -> Self:
-        """Dead letters past the inbox's retention: what a purge may delete."""
+        """Dead letters, and what nobody tries again, past the inbox's retention: what a purge may delete."""
         return self.filter(kept_until__lte=DatabaseNow())
 
 

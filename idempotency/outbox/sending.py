@@ -24,6 +24,8 @@ SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
 # Of all headers as JSON. A broker takes them in one frame, of 128 KiB, where each value may be three times as
 # long, and closes the connection on more.
 LONGEST_HEADERS = 16 * 1024
+# amqp calls itself twice for each level, from a stack that is not known here.
+DEEPEST_HEADER = 50
 
 
 def send(
@@ -131,8 +133,10 @@ def encoded_headers(headers: Mapping[str, Any]) -> str:
     return text
 
 
-def refuse_unsendable(value: Any) -> None:
+def refuse_unsendable(value: Any, depth: int = 0) -> None:
     """What is JSON, and no table of AMQP's. Raises ValueError."""
+    if depth > DEEPEST_HEADER:
+        raise ValueError(f"they are nested more than {DEEPEST_HEADER} deep")
     if isinstance(value, str):
         value.encode()
     if isinstance(value, int) and not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
@@ -140,4 +144,4 @@ def refuse_unsendable(value: Any) -> None:
     if isinstance(value, dict) and any(len(name.encode()) > LONGEST_NAME for name in value):
         raise ValueError(f"a name is longer than {LONGEST_NAME} bytes")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        refuse_unsendable(item)
+        refuse_unsendable(item, depth + 1)

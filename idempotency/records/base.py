@@ -72,7 +72,8 @@ class BaseRecordStore(ABC):
     def claim(self, expired: Found | None) -> Found | None:
         """Become the only one that works on the key, until the current transaction ends.
 
-        Returns None when claimed, or the live record when the operation was completed meanwhile.
+        Returns None when claimed, or the record that is in the way: a live one, since the operation was
+        completed meanwhile, or what a lease that is over has left, which is nobody's to replace here.
         ``expired`` is the expired record that was found before, which the claim replaces.
         Raises OperationInProgress without waiting for whoever has the claim.
         """

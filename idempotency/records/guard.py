@@ -15,11 +15,11 @@ from idempotency import conf
 from idempotency.database import is_conflict
 from idempotency.exceptions import (
     AlreadyCompleted,
+    ClosedInside,
     FingerprintMismatch,
     OperationInProgress,
     OutcomeUnknown,
     ResultExpired,
-    StoreUnavailable,
 )
 from idempotency.fingerprints import Fingerprint
 from idempotency.keys import ScopedKey
@@ -220,8 +220,9 @@ class RecordGuard:
         connection = self._transaction.connection
         if connection.closed_in_transaction:
             self._transaction.roll_back()
-            raise StoreUnavailable
-        if self._keep_writes and connection.needs_rollback:
+            raise ClosedInside
+        # Also what only the database knows: the record may have been written before it failed.
+        if self._keep_writes and self._transaction.is_broken:
             return self._finish_broken(response, self._transaction.swallowed_error)
         if not self._keep_writes:
             self._transaction.roll_back()

@@ -43,7 +43,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
         if locked != "true":
             raise OperationInProgress
         found = self.find() if is_there else None
-        if found and found.live:
+        if found and (found.live or not found.is_done):
             return found
         if found:
             self.delete_expired(found.record)

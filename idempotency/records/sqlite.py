@@ -14,7 +14,7 @@ class SQLiteRecordStore(BaseRecordStore):
 
     def claim(self, expired: Found | None) -> Found | None:
         found = self.find()
-        if found and found.live:
+        if found and (found.live or not found.is_done):
             return found
         if found:
             self.delete_expired(found.record)

@@ -44,6 +44,11 @@ def test_a_broker_that_cannot_be_reached_by_what_is_set(found, settings, brokers
         {"a": {"ROUTING_KEYS": ["order.*"]}},
         {"a": {"EXCHANGE": "orders", "ROUTING_KEYS": "order.*"}},
         {"a": {"BROKER": "another"}},
+        {"a": {"PREFETCH": 65536}},
+        {"a": {"QUEUE_ARGUMENTS": [("x-max-priority", 3)]}},
+        {"a": {"QUEUE": "q" * 251}},
+        {"a": {"QUEUE": "q"}, "b": {"QUEUE": "q"}},
+        {"a": {}, "b": {"QUEUE": "a"}},
     ],
 )
 def test_a_consumer_whose_options_do_not_go_together(found, settings, consumers):

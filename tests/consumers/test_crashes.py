@@ -10,7 +10,7 @@ from tests.conftest import State, beside_postgresql
 from tests.test_crashes import crash_at_each_moment
 
 pytestmark = [pytest.mark.crash, pytest.mark.django_db(transaction=True), beside_postgresql]
-FILES = {"consumers/worker.py", "consumers/handling.py", "consumers/consumer.py", "consumers/guards.py"}
+FILES = {f"consumers/{name}.py" for name in ("worker", "sources", "handling", "consumer", "guards")}
 
 SMS = ("sms.again", "sms.once", "sms.asked")
 

@@ -31,7 +31,7 @@ def number(what, key):
 
 
 class Message:
-    errors = ()
+    errors, acknowledged = (), False
     properties = {}
 
     def __init__(self, key, payload):

@@ -42,14 +42,15 @@ class Command(BaseCommand):
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, lambda number, frame: worker.stop())
         if options["send_dead_letters_again"]:
-            try:
-                for source in worker.sources:
+            for source in worker.sources:
+                try:
                     number = worker.dead_letters.send_again(source.queue)
-                    self.stdout.write(
-                        f"{number} dead letters of {source.consumer.name} are to be tried anew."
-                    )
-            except worker.connection.connection_errors + worker.connection.channel_errors as error:
-                raise CommandError(f"The broker is away ({type(error).__name__}: {error}).") from error
+                except worker.dead_letters.errors as error:
+                    raise CommandError(
+                        f"Not all dead letters of {source.consumer.name} were sent again "
+                        f"({type(error).__name__}: {error}): those that were not are where they were."
+                    ) from error
+                self.stdout.write(f"{number} dead letters of {source.consumer.name} are to be tried anew.")
         if options["verbosity"]:
             queues = ", ".join(source.queue for source in worker.sources)
             self.stdout.write(f"Handling messages of {queues}.")
