@@ -72,6 +72,8 @@ class Delivery:
     hopeless: tuple[type[Exception], ...] = ()
     """What no other attempt would end otherwise, such as a payload that cannot be decoded."""
     unreadable: Exception | None = None
+    survives_exits: bool = False
+    """Whether a SystemExit can only be the handler's own. Celery ends its children by one."""
 
     def handle(self) -> Handled:
         """Raises no Exception that a message could cause."""
@@ -136,8 +138,9 @@ class Delivery:
         try:
             return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
         except (SystemExit, CancelledError, GeneratorExit) as error:
-            # A handler's own. One that somebody has derived from them ends the process, as Celery's does.
-            if type(error) not in (SystemExit, CancelledError, GeneratorExit):
+            # One that somebody has derived from them ends the process, as Celery's does.
+            handlers_own = (SystemExit, CancelledError, GeneratorExit)[not self.survives_exits :]
+            if type(error) not in handlers_own:
                 raise
             raise HandlerEnded(f"{type(error).__name__}({error})") from error
 

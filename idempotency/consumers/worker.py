@@ -161,6 +161,7 @@ class Worker(ConsumerMixin):
             is_revived=REASON in headers,
             hopeless=UNREADABLE,
             unreadable=message.errors[0][1] if message.errors else None,
+            survives_exits=True,
         )
         handled = delivery.handle()
         # As it came, for the next attempt or for its dead letter: handlers take payloads to pieces.

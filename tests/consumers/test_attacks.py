@@ -79,7 +79,7 @@ def test_of_an_enormous_error_only_so_much_is_kept_as_a_person_reads():
 @pytest.mark.parametrize("error", [SystemExit(0), CancelledError(), GeneratorExit()], ids=repr)
 def test_a_handler_that_ends_itself_ends_no_worker(error):
     consumer(work=failing_with(error))
-    handled = handle(max_attempts=1)
+    handled = handle(max_attempts=1, survives_exits=True)
     assert (handled.fate, repr(error)[:-2] in handled.reason) == (Fate.DEAD, True)
     assert orders() == []
 
@@ -91,7 +91,7 @@ def test_what_ends_the_process_passes():
     for error in (Shutdown(), KeyboardInterrupt()):
         consumer(work=failing_with(error))
         with pytest.raises(type(error)):
-            handle()
+            handle(survives_exits=True)
 
 
 def test_a_failure_of_which_nobody_hears_again_goes_away():
