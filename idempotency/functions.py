@@ -85,8 +85,10 @@ class GuardedFunction(ABC):
         bound.apply_defaults()
         return bound
 
-    def key_of(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> Any:
-        return self.key(*args, **kwargs) if callable(self.key) else bound.arguments[self.key]
+    def key_of(self, args: Any, kwargs: Any, bound: inspect.BoundArguments | None = None) -> Any:
+        if callable(self.key):
+            return self.key(*args, **kwargs)
+        return (bound or self.bound(args, kwargs)).arguments[self.key]
 
     def wrapper(self) -> Callable[..., Any]:
         return self.async_wrapper() if iscoroutinefunction(self.function) else self.sync_wrapper()
@@ -167,7 +169,7 @@ class IdempotentFunction(GuardedFunction):
         return record_guard(key, fingerprint, using=using, is_answer=is_answer, **self.record_options)
 
     def _valid_key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
-        key = self.key_of(bound, args, kwargs)
+        key = self.key_of(args, kwargs, bound)
         if key is None:
             raise InvalidKey(f"{self.operation} was called with None for its key.")
         # Nothing compares the arguments there: what has no text of its own must not be taken for another.

@@ -11,7 +11,7 @@ from django.db import router
 
 from idempotency import conf
 from idempotency.callables import refuse_coroutines
-from idempotency.consumers.guards import AgainGuard, InboxGuard, OnceGuard
+from idempotency.consumers.guards import NO_ANSWER, AgainGuard, InboxGuard, OnceGuard
 from idempotency.exceptions import InvalidKey
 from idempotency.functions import GuardedDecorator, GuardedFunction, KeyedGuard
 from idempotency.keys import INBOX, ScopedKey, valid_id
@@ -128,9 +128,8 @@ class Consumer(GuardedFunction):
 
     def scoped_key(self, *args: Any, **kwargs: Any) -> ScopedKey:
         """Raises InvalidKey where the message has no business id."""
-        bound = self.bound(args, kwargs)
         try:
-            key = self.key_of(bound, args, kwargs)
+            key = self.key_of(args, kwargs)
         except Exception as error:
             raise InvalidKey(
                 f"The message has no business id for {self.name} ({type(error).__name__}: {error})."
@@ -150,7 +149,7 @@ class Consumer(GuardedFunction):
                 f"The consumer {self.name!r} returned a {type(result).__name__}, which nobody runs: "
                 "what is in it would be taken for done."
             )
-        guard.complete(StoredResponse.from_result(result if self.keep_result else None))
+        guard.complete(StoredResponse.from_result(result) if self.keep_result else NO_ANSWER)
 
 
 def registered(name: str) -> Consumer | None:

@@ -77,22 +77,32 @@ class Delivery:
 
     def handle(self) -> Handled:
         """Raises no Exception that a message could cause."""
+        ended: Exception | None = None
+        if not (self.is_suspect or self.has_failed or self.is_revived):
+            # Most messages come once, and nothing need be known of them.
+            try:
+                return Handled(Fate.DONE, result=self._call())
+            except Exception as error:
+                ended = error
         try:
             key = self.consumer.scoped_key(*self.args, **self.kwargs)
             failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
         except Exception as error:
-            # What was asked for the id, perhaps.
-            if is_passing(error.__cause__ or error):
-                return self._later(error)
-            # Under no business id, or in no database, there is nothing to count by.
-            reason = shortened(str(error)) if isinstance(error, InvalidKey) else described(error)
-            logger.error("given up: %s: %s", self.consumer.name, reason)
-            return Handled(Fate.DEAD, reason=storable(reason), error=error)
+            return self._unidentified(error)
         try:
-            return self._handle(failures)
+            return self._handle(failures) if ended is None else self._ended(failures, ended)
         except (OperationInProgress, StoreUnavailable) as error:
             # The failures' database is away.
             return self._later(error)
+
+    def _unidentified(self, error: Exception) -> Handled:
+        """Under no business id, or in no database, there is nothing to count by."""
+        # What was asked for the id, perhaps.
+        if is_passing(error.__cause__ or error):
+            return self._later(error)
+        reason = shortened(str(error)) if isinstance(error, InvalidKey) else described(error)
+        logger.error("given up: %s: %s", self.consumer.name, reason)
+        return Handled(Fate.DEAD, reason=storable(reason), error=error)
 
     def _handle(self, failures: Failures) -> Handled:
         if self.is_revived:
@@ -105,14 +115,17 @@ class Delivery:
         try:
             result = self._call()
         except Exception as error:
-            if is_passing(error):
-                if self.is_suspect:
-                    failures.unbegin()
-                return self._later(error)
-            return self._failed(failures, error)
+            return self._ended(failures, error)
         if self.is_suspect or self.has_failed:
             failures.forget()
         return Handled(Fate.DONE, result=result)
+
+    def _ended(self, failures: Failures, error: Exception) -> Handled:
+        if is_passing(error):
+            if self.is_suspect:
+                failures.unbegin()
+            return self._later(error)
+        return self._failed(failures, error)
 
     def _never_ended(self, failures: Failures) -> Handled:
         """Copies of one that is being worked on count as attempts too, until each has found it busy: it is
