@@ -14,7 +14,7 @@ try:
     import kombu
 except ImportError as error:
     raise ImproperlyConfigured(
-        'Messages need kombu: install it, or this package with its extra "kombu".'
+        "Messages need kombu: pip install 'django-idempotency-guard[kombu]'."
     ) from error
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import date
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -90,52 +90,61 @@ class GuardedFunction(ABC):
             return self.key(*args, **kwargs)
         return (bound or self.bound(args, kwargs)).arguments[self.key]
 
+    @cached_property
+    def is_async(self) -> bool:
+        return iscoroutinefunction(self.function)
+
     def wrapper(self) -> Callable[..., Any]:
-        return self.async_wrapper() if iscoroutinefunction(self.function) else self.sync_wrapper()
+        return self.async_wrapper() if self.is_async else self.sync_wrapper()
 
     def sync_wrapper(self) -> Callable[..., Any]:
         @wraps(self.function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            guard = self.guard(*args, **kwargs)
-            foreign: list[IdempotencyError] = []
-            try:
-                with guard:
-                    with noted(foreign):
-                        result = self.function(*args, **kwargs)
-                    self.complete(guard, result)
-                return result
-            except AlreadyCompleted as done:
-                return replayed_result(guard, done)
-            except IdempotencyError as error:
-                if error not in foreign:
-                    announce_refusal(guard, error)
-                if is_skipped(guard, error):
-                    return None
-                raise
+            return self.run(self.guard(*args, **kwargs), args, kwargs)
 
         return wrapper
 
     def async_wrapper(self) -> Callable[..., Any]:
         @wraps(self.function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            guard = self.guard(*args, **kwargs)
-            foreign: list[IdempotencyError] = []
-            try:
-                async with AsyncGuard(guard):
-                    with noted(foreign):
-                        result = await self.function(*args, **kwargs)
-                    self.complete(guard, result)
-                return result
-            except AlreadyCompleted as done:
-                return await sync_to_async(replayed_result)(guard, done)
-            except IdempotencyError as error:
-                if error not in foreign:
-                    await sync_to_async(announce_refusal)(guard, error)
-                if is_skipped(guard, error):
-                    return None
-                raise
+            return await self.run_async(self.guard(*args, **kwargs), args, kwargs)
 
         return wrapper
+
+    def run(self, guard: KeyedGuard, args: Any, kwargs: Any) -> Any:
+        """Under the guard of these arguments."""
+        foreign: list[IdempotencyError] = []
+        try:
+            with guard:
+                with noted(foreign):
+                    result = self.function(*args, **kwargs)
+                self.complete(guard, result)
+            return result
+        except AlreadyCompleted as done:
+            return replayed_result(guard, done)
+        except IdempotencyError as error:
+            if error not in foreign:
+                announce_refusal(guard, error)
+            if is_skipped(guard, error):
+                return None
+            raise
+
+    async def run_async(self, guard: KeyedGuard, args: Any, kwargs: Any) -> Any:
+        foreign: list[IdempotencyError] = []
+        try:
+            async with AsyncGuard(guard):
+                with noted(foreign):
+                    result = await self.function(*args, **kwargs)
+                self.complete(guard, result)
+            return result
+        except AlreadyCompleted as done:
+            return await sync_to_async(replayed_result)(guard, done)
+        except IdempotencyError as error:
+            if error not in foreign:
+                await sync_to_async(announce_refusal)(guard, error)
+            if is_skipped(guard, error):
+                return None
+            raise
 
 
 class IdempotentFunction(GuardedFunction):

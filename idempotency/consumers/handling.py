@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync
 
 from idempotency.consumers.consumer import Consumer
 from idempotency.consumers.failures import Failures, described, shortened
@@ -23,6 +23,7 @@ from idempotency.exceptions import (
     OutcomeUnknown,
     StoreUnavailable,
 )
+from idempotency.records import RecordGuard
 from idempotency.steps.values import storable
 
 LONGEST_PAUSE = 300.0
@@ -77,20 +78,13 @@ class Delivery:
 
     def handle(self) -> Handled:
         """Raises no Exception that a message could cause."""
-        ended: Exception | None = None
-        if not (self.is_suspect or self.has_failed or self.is_revived):
-            # Most messages come once, and nothing need be known of them.
-            try:
-                return Handled(Fate.DONE, result=self._call())
-            except Exception as error:
-                ended = error
         try:
-            key = self.consumer.scoped_key(*self.args, **self.kwargs)
-            failures = Failures(key, self.consumer.database(*self.args, **self.kwargs))
+            # Before the handler has it, which may take it to pieces.
+            guard = self.consumer.guard(*self.args, **self.kwargs)
         except Exception as error:
             return self._unidentified(error)
         try:
-            return self._handle(failures) if ended is None else self._ended(failures, ended)
+            return self._handle(guard, Failures(guard.key, guard.using))
         except (OperationInProgress, StoreUnavailable) as error:
             # The failures' database is away.
             return self._later(error)
@@ -104,33 +98,29 @@ class Delivery:
         logger.error("given up: %s: %s", self.consumer.name, reason)
         return Handled(Fate.DEAD, reason=storable(reason), error=error)
 
-    def _handle(self, failures: Failures) -> Handled:
+    def _handle(self, guard: RecordGuard, failures: Failures) -> Handled:
         if self.is_revived:
             failures.revive()
         elif (self.is_suspect or self.has_failed) and (reason := failures.buried()):
             # Its worker died, or its broker went away, before it was put aside.
             return Handled(Fate.DEAD, reason=reason)
         if self.is_suspect and failures.begin() > self.max_attempts:
-            return self._never_ended(failures)
+            return self._never_ended(guard, failures)
         try:
-            result = self._call()
+            result = self._run(guard)
         except Exception as error:
-            return self._ended(failures, error)
+            if is_passing(error):
+                if self.is_suspect:
+                    failures.unbegin()
+                return self._later(error)
+            return self._failed(failures, error)
         if self.is_suspect or self.has_failed:
             failures.forget()
         return Handled(Fate.DONE, result=result)
 
-    def _ended(self, failures: Failures, error: Exception) -> Handled:
-        if is_passing(error):
-            if self.is_suspect:
-                failures.unbegin()
-            return self._later(error)
-        return self._failed(failures, error)
-
-    def _never_ended(self, failures: Failures) -> Handled:
+    def _never_ended(self, guard: RecordGuard, failures: Failures) -> Handled:
         """Copies of one that is being worked on count as attempts too, until each has found it busy: it is
         given up when nobody is at it, and it was not done."""
-        guard = self.consumer.guard(*self.args, **self.kwargs)
         try:
             with guard:
                 guard.abandon()
@@ -144,12 +134,13 @@ class Delivery:
             return self._dead(failures, described(error), error)
         return self._dead(failures, f"It was begun {self.max_attempts} times, and did not end.")
 
-    def _call(self) -> Any:
+    def _run(self, guard: RecordGuard) -> Any:
         if self.unreadable:
             raise self.unreadable
-        call = self.consumer.call
+        consumer = self.consumer
+        run = async_to_sync(consumer.run_async) if consumer.is_async else consumer.run
         try:
-            return (async_to_sync(call) if iscoroutinefunction(call) else call)(*self.args, **self.kwargs)
+            return run(guard, self.args, self.kwargs)
         except (SystemExit, CancelledError, GeneratorExit) as error:
             # One that somebody has derived from them ends the process, as Celery's does.
             handlers_own = (SystemExit, CancelledError, GeneratorExit)[not self.survives_exits :]

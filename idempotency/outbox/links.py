@@ -7,12 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-
-from idempotency import conf
 from idempotency.outbox.batches import Row
 from idempotency.outbox.sending import EVENT_ID
 
@@ -84,37 +80,23 @@ def chains(rows: Sequence[Row]) -> list[list[Row]]:
     return list(by_key.values())
 
 
-def require_kombu() -> tuple[Any, Any]:
-    """The package, and its transport for AMQP. Raises ImproperlyConfigured."""
-    try:
-        return import_module("kombu"), import_module("kombu.transport.pyamqp")
-    except ImportError as error:
-        raise ImproperlyConfigured(
-            "Messages are published through kombu: pip install 'django-idempotency-guard[kombu]'."
-        ) from error
-
-
 def connected(broker: str, confirm_timeout: float) -> BaseLink:
     """Raises ImproperlyConfigured, or BrokerAway."""
-    options = conf.broker(broker)
-    kombu, pyamqp = require_kombu()
+    # They import kombu, which not every project has.
+    from idempotency import brokers
     from idempotency.outbox.confirming import ConfirmingLink
     from idempotency.outbox.delivering import DeliveringLink
 
-    connection = kombu.Connection(options["URL"], connect_timeout=CONNECTING_SECONDS)
-    is_amqp = issubclass(connection.get_transport_cls(), pyamqp.Transport)
-    connection.transport_options = {
-        name: value
-        for name, value in options["TRANSPORT_OPTIONS"].items()
-        # With it, amqp waits for the confirm of each message.
-        if not is_amqp or name != "confirm_publish"
-    }
+    # With confirm_publish, amqp would wait for the confirm of each message.
+    connection = brokers.connection(broker, confirm_publish=False)
+    connection.connect_timeout = CONNECTING_SECONDS
     try:
         with reached(connection):
             # Once per host: connect() would sleep, and try again.
             once = {"max_retries": max(len(connection.alt) - 1, 0), "interval_start": 0, "interval_step": 0}
             connection.ensure_connection(**once, reraise_as_library_errors=False)
-            return (ConfirmingLink if is_amqp else DeliveringLink)(connection, confirm_timeout)
+            link = ConfirmingLink if brokers.is_amqp(connection) else DeliveringLink
+            return link(connection, confirm_timeout)
     except connection.channel_errors as error:
         # What RabbitMQ says to a wrong password.
         raise BrokerAway(told(error)) from error

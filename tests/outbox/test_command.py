@@ -54,6 +54,7 @@ def test_the_command_says_what_is_missing(settings, monkeypatch):
 
 def test_the_command_names_the_extra_that_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "kombu", None)
+    monkeypatch.delitem(sys.modules, "idempotency.brokers", raising=False)
     assert "pip install 'django-idempotency-guard[kombu]'" in command()[1]
 
 

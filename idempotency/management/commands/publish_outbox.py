@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 from argparse import ArgumentParser
+from importlib import import_module
 from threading import Event
 from typing import Any
 
@@ -11,7 +12,6 @@ from django.db import Error, close_old_connections, connections, router
 
 from idempotency import conf
 from idempotency.models import OutboxMessage
-from idempotency.outbox.links import require_kombu
 from idempotency.outbox.publisher import Passed, Publisher, configured_brokers
 
 LARGEST_BATCH = 10_000
@@ -67,7 +67,8 @@ class Command(BaseCommand):
             raise CommandError(f"There is no database {using!r}: --database takes one of {aliases}.")
         try:
             configured_brokers()
-            require_kombu()
+            # Not found out by the first message: whether kombu is there.
+            import_module("idempotency.brokers")
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         return Publisher(using, size)
