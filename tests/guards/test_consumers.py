@@ -12,20 +12,21 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.psycopg3, pyt
 on_sqlite = connection.vendor == "sqlite"
 
 
-def consumer(delivery):
-    """One that is not registered."""
-    return Consumer(lambda event: None, "event", name="contract", delivery=delivery)
-
-
 class OneWriterAtATime(GuardContract):
+    delivery: str
+
+    def guard(self, key):
+        # One that is not registered.
+        consumer = Consumer(lambda event: None, "event", name=self.own, delivery=self.delivery)
+        return consumer.guard(key)
+
     @pytest.mark.skipif(on_sqlite, reason="SQLite has one writer at a time")
     def test_another_key_gets_in_meanwhile(self):
         super().test_another_key_gets_in_meanwhile()
 
 
 class TestTransactional(OneWriterAtATime):
-    def guard(self, key):
-        return consumer("transactional").guard(key)
+    delivery = "transactional"
 
     @pytest.mark.skipif(on_sqlite, reason="on SQLite the second caller waits")
     def test_a_second_caller_is_refused_while_the_first_is_inside(self):
@@ -42,12 +43,9 @@ class TestTransactionalUnderSerializable(TestTransactionalUnderRepeatableRead):
 
 
 class TestAtLeastOnce(OneWriterAtATime):
-    def guard(self, key):
-        return consumer("at_least_once").guard(key)
+    delivery = "at_least_once"
 
 
 class TestAtMostOnce(TestAtLeastOnce):
     frees_on_failure = False
-
-    def guard(self, key):
-        return consumer("at_most_once").guard(key)
+    delivery = "at_most_once"

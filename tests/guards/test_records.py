@@ -35,7 +35,7 @@ def record_guard(key="k", payload=b"payload", **options):
 
 class TestRecordGuard(GuardContract):
     def guard(self, key):
-        return record_guard(key)
+        return record_guard(f"{key} {self.own}")
 
     @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
     def test_another_key_gets_in_meanwhile(self):
