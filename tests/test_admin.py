@@ -57,10 +57,9 @@ def abandoned(key="key-1", *, journal=JOURNAL, run=(), **fields):
     return record
 
 
-def signed_in(client, *permissions):
+def signed_in(client, *permissions, views=("view_idempotencyrecord",)):
     user = User.objects.create(username="operator", is_staff=True)
-    names = ["view_idempotencyrecord", *permissions]
-    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    user.user_permissions.set(Permission.objects.filter(codename__in=[*views, *permissions]))
     client.force_login(user)
     return client
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import Permission, User
 from django.urls import path
 
 from idempotency.consumers import Consumer
@@ -14,6 +14,7 @@ from idempotency.consumers.failures import Failures
 from idempotency.database import DatabaseNow
 from idempotency.exceptions import OutcomeUnknown
 from idempotency.models import FailedMessage, IdempotencyRecord, InboxMessage
+from tests import test_admin as admin_tests
 from tests.conftest import let_lease_pass
 from tests.test_admin import keep
 
@@ -23,14 +24,8 @@ urlpatterns = [path("admin/", admin.site.urls)]
 State = IdempotencyRecord.State
 INBOX = "/admin/idempotency/inboxmessage/"
 FAILED = "/admin/idempotency/failedmessage/"
-
-
-def signed_in(client, *permissions):
-    user = User.objects.create(username="operator", is_staff=True)
-    names = ["view_inboxmessage", "view_failedmessage", *permissions]
-    user.user_permissions.set(Permission.objects.filter(codename__in=names))
-    client.force_login(user)
-    return client
+VIEWS = ("view_inboxmessage", "view_failedmessage")
+signed_in = partial(admin_tests.signed_in, views=VIEWS)
 
 
 @pytest.fixture

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from idempotency import outbox
 from idempotency.models import OutboxMessage
+from tests import test_admin as admin_tests
 from tests.conftest import in_a_thread
 from tests.outbox.conftest import State, event_ids, send, states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.test_admin")]
 LIST = "/admin/idempotency/outboxmessage/"
-
-
-def signed_in(client, *permissions):
-    user = User.objects.create(username="operator", is_staff=True)
-    names = ["view_outboxmessage", *permissions]
-    user.user_permissions.set(Permission.objects.filter(codename__in=names))
-    client.force_login(user)
-    return client
+VIEWS = ("view_outboxmessage",)
+signed_in = partial(admin_tests.signed_in, views=VIEWS)
 
 
 @pytest.fixture
