@@ -108,5 +108,6 @@ class OnceGuard(LeaseGuard):
             lease = self._store.lease
             assert lease
             lease.is_settled = True
-            self._store.complete(NO_ANSWER)
+            if not self._store.complete(NO_ANSWER):
+                raise OperationInProgress
             raise AlreadyCompleted(self, found.record) from unknown
