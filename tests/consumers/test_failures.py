@@ -9,6 +9,7 @@ import zlib
 import amqp
 import pytest
 
+from idempotency.consumers import dead_letters
 from idempotency.consumers.dead_letters import CONSUMER, REASON, DeadLetters
 from idempotency.models import FailedMessage, InboxMessage
 from tests.conftest import beside_postgresql
@@ -214,3 +215,15 @@ def test_a_dead_letter_of_no_type_keeps_its_body(queues, workers):
     (message,) = queues.dead("orders.place")
     # As its handler was given it.
     assert message.payload == "text"
+
+
+def test_what_no_queue_takes_as_a_dead_letter_is_not_taken_for_put_aside(queues, settings, monkeypatch):
+    settings.IDEMPOTENCY_BROKERS = {"default": {"URL": queues.url}}
+    queues.publish("orders.place", *events(1))
+    (message,) = queues.taken("orders.place")
+    # As if its queue were deleted right after it was looked for.
+    monkeypatch.setattr(dead_letters, "declare_queue", lambda *args: None)
+    aside = DeadLetters("default")
+    with pytest.raises(aside.errors):
+        aside.put_aside(message, queues.named("orders.place"), "orders.place", "It failed.")
+    aside.close()
