@@ -3,7 +3,9 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from celery import Celery
 
+from idempotency.consumers.celery import idempotent_task
 from tests.conftest import available
 from tests.processes.gates import Gate
 from tests.processes.messaging import Gateway, Queues, Workers
@@ -72,3 +74,22 @@ def diary(tmp_path):
 
     count.path = str(path)
     return count
+
+
+@pytest.fixture
+def app():
+    """A Celery application that nobody works for."""
+    app = Celery("tests", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def make(app):
+    """``make(function, **options)``: a task of a name of its own."""
+
+    def make(function, **options):
+        task_options = {"key": "event", "delivery": "transactional", "app": app, **options}
+        return idempotent_task(uuid.uuid4().hex, **task_options)(function)
+
+    return make

@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-import uuid
 
 import pytest
-from celery import Celery
 from django.core.exceptions import ImproperlyConfigured
 
 from idempotency.consumers.celery import idempotent_task
 
-OPTIONS = {"key": "event", "delivery": "transactional"}
-
 
 def do_nothing(event):
     """Nothing."""
-
-
-@pytest.fixture
-def app():
-    app = Celery("tests", broker="memory://", set_as_current=False)
-    yield app
-    app.close()
-
-
-@pytest.fixture
-def make(app):
-    """``make(function, **options)``: a task of a name of its own."""
-
-    def make(function, **options):
-        return idempotent_task(uuid.uuid4().hex, **{**OPTIONS, "app": app, **options})(function)
-
-    return make
 
 
 @pytest.mark.parametrize(

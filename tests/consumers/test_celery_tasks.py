@@ -6,11 +6,10 @@ import inspect
 import uuid
 
 import pytest
-from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from idempotency.consumers import registered
-from idempotency.consumers.celery import idempotent_task, send_again
+from idempotency.consumers.celery import send_again
 from idempotency.exceptions import GivenUp, InvalidKey, OperationInProgress
 from idempotency.models import FailedMessage
 from tests.project.models import Order
@@ -21,24 +20,6 @@ NOBODY_THERE = {
     "broker_transport_options": {"max_retries": 1, "interval_start": 0},
     "task_publish_retry": False,
 }
-OPTIONS = {"key": "event", "delivery": "transactional"}
-
-
-@pytest.fixture
-def app():
-    app = Celery("tests", broker="memory://", backend="cache+memory://", set_as_current=False)
-    yield app
-    app.close()
-
-
-@pytest.fixture
-def make(app):
-    """``make(function, **options)``: a task of a name of its own."""
-
-    def make(function, **options):
-        return idempotent_task(uuid.uuid4().hex, **{**OPTIONS, "app": app, **options})(function)
-
-    return make
 
 
 @pytest.fixture

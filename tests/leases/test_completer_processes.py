@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from tests.conftest import Caller, in_a_thread, let_lease_pass
 from tests.leases.test_faults import PAYMENT
-from tests.processes import ROOT, environment
+from tests.processes.commands import commands
 from tests.processes.gates import STUCK
 from tests.processes.provider import Fault
 from tests.project.models import Order
@@ -25,20 +24,8 @@ PAYMENTS = 12
 @pytest.fixture
 def start(provider):
     """``start("--loop")``: the command, in a process of its own."""
-    started = []
-
-    def start(*options):
-        # The test project has views that no check lets pass.
-        command = [sys.executable, "manage.py", "complete_idempotency", "--skip-checks", *options]
-        env = environment(PROVIDER_URL=provider.url, PYTHONUNBUFFERED="1")
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    with commands("complete_idempotency") as start:
+        yield partial(start, PROVIDER_URL=provider.url)
 
 
 def send(number):

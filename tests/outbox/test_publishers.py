@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 from django.db import connection, transaction
@@ -15,7 +13,7 @@ from idempotency.models import OutboxMessage
 from tests import services
 from tests.conftest import beside_postgresql
 from tests.outbox.conftest import State, send, states, wait_until
-from tests.processes import ROOT, environment
+from tests.processes.commands import commands
 from tests.processes.gates import STUCK
 from tests.processes.programs import printed_by
 
@@ -27,20 +25,10 @@ MESSAGES, KEYS = 400, 20
 @pytest.fixture
 def start():
     """``start()``: the command in a loop, in a process of its own."""
-    started = []
-
-    def start(*options, url=services.rabbitmq.url):
-        loop = ["publish_outbox", "--skip-checks", "--loop", "--interval", "0.01", *options]
-        command = [sys.executable, "manage.py", *loop]
-        env = environment(**SETTINGS, PUBLISHED_TO=url, PYTHONUNBUFFERED="1")
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    with commands("publish_outbox") as start:
+        yield lambda *options, url=services.rabbitmq.url: start(
+            *("--loop", "--interval", "0.01", *options), **SETTINGS, PUBLISHED_TO=url
+        )
 
 
 def assert_in_order(events):
