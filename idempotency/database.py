@@ -36,14 +36,14 @@ DUPLICATE_ENTRY = 1062
 NOW = {
     "postgresql": "statement_timestamp()",
     "mysql": "UTC_TIMESTAMP(6)",
-    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')",
+    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f000', 'now')",
 }
 
 # The same plus a placeholder's microseconds.
 LATER = {
     "postgresql": "statement_timestamp() + %s * interval '1 microsecond'",
     "mysql": "UTC_TIMESTAMP(6) + INTERVAL %s MICROSECOND",
-    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', (%s / 1000000.0) || ' seconds')",
+    "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f000', 'now', (%s / 1000000.0) || ' seconds')",
 }
 
 
@@ -58,7 +58,9 @@ SECONDS_UNTIL = {
 class DatabaseNow(Func):
     """The database's own time: deadlines must not depend on which machine asks.
 
-    UTC throughout. MySQL's CURRENT_TIMESTAMP is in the session's zone, which Django does not set.
+    UTC throughout. MySQL's CURRENT_TIMESTAMP is in the session's zone, which Django does not set. SQLite
+    knows milliseconds and compares texts: with fewer digits than what Django writes, a deadline would
+    not be over at its own millisecond.
     """
 
     template = "STATEMENT_TIMESTAMP()"
@@ -68,7 +70,7 @@ class DatabaseNow(Func):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
-        now = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f', 'now')"
+        now = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f000', 'now')"
         return self.as_sql(compiler, connection, template=now, **extra)
 
 

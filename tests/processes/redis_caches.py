@@ -18,7 +18,7 @@ from tests.processes.gates import STUCK
 from tests.processes.redis_link import Fault
 from tests.processes.redis_proxy import FaultyRedis
 
-SHORT = 0.25
+SHORT = 0.5
 """Also for a busy machine long enough to answer what is not delayed."""
 RETRIES = {
     "once": {},
