@@ -161,3 +161,22 @@ def insert_once(row: Model, using: str, prefix: str = "") -> bool:
         if error_number(error) != DUPLICATE_ENTRY:
             raise
         return False
+
+
+def lock_and_look(
+    connection: BaseDatabaseWrapper, lock: str, locked: tuple[Any, ...], look: str, looked: tuple[Any, ...]
+) -> tuple[Any, ...] | None:
+    """The row of the second of two statements, sent together where the driver can, each with a snapshot of
+    its own under READ COMMITTED. PostgreSQL only."""
+    with connection.cursor() as cursor:
+        if getattr(connection.features, "uses_server_side_binding", False):
+            # The extended protocol takes one statement at a time.
+            cursor.execute(lock, locked)
+            cursor.execute(look, looked)
+        else:
+            cursor.execute(f"{lock}; {look}", (*locked, *looked))
+            if hasattr(cursor.cursor, "pgresult"):
+                # psycopg 3 stands on the first result, psycopg2 on the last.
+                cursor.nextset()
+        row: tuple[Any, ...] | None = cursor.fetchone()
+        return row

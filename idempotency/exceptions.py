@@ -51,6 +51,13 @@ class OperationInProgress(IdempotencyError):
     retry_after = 1
 
 
+class SlotFrozen(OperationInProgress):
+    """Of a shard: its rows are being moved."""
+
+    detail = "This operation's data is being moved: retry with the same key."
+    retry_after = 5
+
+
 class CallsItself(OperationInProgress):
     """Within the transaction that works on a key. No other attempt will end otherwise."""
 
@@ -113,6 +120,18 @@ class StoreUnavailable(IdempotencyError):
     code = "store-unavailable"
     detail = "The idempotency store cannot be reached: retry later, with the same key or token."
     retry_after = 5
+
+
+class WrongShardMap(StoreUnavailable):
+    """This process and the database do not agree on where things are. ``difference`` is for operators, and
+    no part of the answer."""
+
+    def __init__(self, difference: str) -> None:
+        super().__init__()
+        self.difference = difference
+
+    def __str__(self) -> str:
+        return f"Refused by {self.difference}."
 
 
 class ClosedInside(StoreUnavailable):

@@ -15,9 +15,7 @@ from functools import cached_property, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.db import router
 
-from idempotency import conf
 from idempotency.asynchronous import AsyncGuard, Guard
 from idempotency.callables import refuse_generators
 from idempotency.exceptions import AlreadyCompleted, AlreadyHandled, IdempotencyError, InvalidKey
@@ -28,6 +26,7 @@ from idempotency.modes import record_guard
 from idempotency.payloads import arguments_material
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
+from idempotency.shards.routing import database_for
 from idempotency.signals import announce, refused, replayed
 from idempotency.steps import Operation
 
@@ -156,11 +155,13 @@ class IdempotentFunction(GuardedFunction):
         scope: Callable[..., Scope] | None,
         using: str | Callable[..., str] | None,
         source: GuardSource | None = None,
+        shard_key: Callable[..., Scope] | None = None,
         **record_options: Any,
     ) -> None:
         super().__init__(function, key, "@idempotent")
         self.operation = operation or f"{function.__module__}.{function.__qualname__}"
         self.scope, self.using, self.source = scope, using, source
+        self.shard_key = shard_key
         if isinstance(function, Operation) and record_options["mode"] == "lease":
             record_options["steps"] = record_options["steps"] or function
         self.record_options = record_options
@@ -168,14 +169,16 @@ class IdempotentFunction(GuardedFunction):
     def guard(self, *args: Any, **kwargs: Any) -> KeyedGuard:
         bound = self.bound(args, kwargs)
         scope = self.scope(*args, **kwargs) if self.scope else ("function", "")
-        using = self.using(*args, **kwargs) if callable(self.using) else self.using
+        using = self.database(args, kwargs, scope if self.scope else None)
         key = ScopedKey(principal_of(scope), self.operation, self._valid_key(bound, args, kwargs))
         if self.source:
             return self.source.guard_for(key, using=using)
-        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
         fingerprint = Fingerprint(arguments_material(self.function, bound))
         is_answer = self.record_options["steps"] is self.function
         return record_guard(key, fingerprint, using=using, is_answer=is_answer, **self.record_options)
+
+    def database(self, args: Any, kwargs: Any, scope: Scope | None) -> str:
+        return work_database(self.using, self.shard_key, args, kwargs, scope)
 
     def _valid_key(self, bound: inspect.BoundArguments, args: Any, kwargs: Any) -> str:
         key = self.key_of(args, kwargs, bound)
@@ -185,6 +188,21 @@ class IdempotentFunction(GuardedFunction):
         if self.source and not isinstance(key, date):
             return valid_id(key, "key")
         return valid_key(str(key))
+
+
+def work_database(
+    using: str | Callable[..., str] | None,
+    shard_key: Callable[..., Scope] | None,
+    args: Any,
+    kwargs: Any,
+    scope: Scope | None = None,
+) -> str:
+    """Of a function's work: what it says, or where its shard key is, or its scope. Raises Unroutable."""
+    named = using(*args, **kwargs) if callable(using) else using
+    if named:
+        return named
+    routed = shard_key(*args, **kwargs) if shard_key else scope
+    return database_for(IdempotencyRecord, routed, instead="pass shard_key= or using=")
 
 
 @contextmanager

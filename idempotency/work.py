@@ -16,6 +16,8 @@ from django.dispatch import Signal
 from idempotency.exceptions import IdempotencyError, OperationInProgress, StoreUnavailable
 from idempotency.keys import ScopedKey
 from idempotency.nesting import Nesting, adopted, disowned, entered, left
+from idempotency.shards.claims import hold
+from idempotency.shards.routing import slot_of
 from idempotency.signals import abandoned, announce, claimed, completed, failed_open
 from idempotency.transactions import CONFLICT_INSIDE, GuardedTransaction, nothing_kept, translated
 
@@ -48,7 +50,8 @@ class WorkGuard(ABC):
         self.failed_open = False
         self.database = database
         self._within = within
-        self._has_transaction = has_transaction and not within
+        # A slot that is frozen waits for transactions, and for nothing else.
+        self._has_transaction = (has_transaction or slot_of(using) is not None) and not within
         self._transaction: GuardedTransaction | None = None
         self._nesting: Nesting | None = None
         self._is_entered = False
@@ -184,7 +187,7 @@ class WorkGuard(ABC):
         self._nesting = entered(connections[self.using], self)
         self._transaction = GuardedTransaction(self.using, on_commit=self._over)
         with translated(), self._transaction.opened():
-            pass
+            hold(self.using)
 
     # Leaving
 

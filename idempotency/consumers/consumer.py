@@ -7,15 +7,12 @@ from functools import partial
 from typing import Any, Literal, get_args
 from uuid import UUID
 
-from django.db import router
-
 from idempotency import conf
 from idempotency.callables import refuse_coroutines
 from idempotency.consumers.guards import NO_ANSWER, AgainGuard, InboxGuard, OnceGuard
 from idempotency.exceptions import InvalidKey
-from idempotency.functions import GuardedDecorator, GuardedFunction, KeyedGuard
-from idempotency.keys import INBOX, ScopedKey, valid_id
-from idempotency.models import IdempotencyRecord
+from idempotency.functions import GuardedDecorator, GuardedFunction, KeyedGuard, work_database
+from idempotency.keys import INBOX, Scope, ScopedKey, valid_id
 from idempotency.models.messages import MAX_NAME_LENGTH
 from idempotency.records import RecordGuard
 from idempotency.responses import StoredResponse
@@ -36,6 +33,7 @@ def idempotent_consumer(
     lease: timedelta | None = None,
     retention: timedelta | None = None,
     using: str | Callable[..., str] | None = None,
+    shard_key: Callable[..., Scope] | None = None,
     keep_result: bool = False,
 ) -> GuardedDecorator:
     """Make what a function, sync or async, does about a message happen as often as ``delivery`` says.
@@ -44,7 +42,7 @@ def idempotent_consumer(
     (IDEMPOTENCY_INBOX_RETENTION). ``key``: a function of the same arguments that returns the business id, as
     ``lambda message: message.headers["event_id"]`` does, or the name of the argument that is it; never the
     broker's delivery id, since a producer that sends again gets another one. ``using``: alias of the work's
-    database.
+    database; on shards, ``shard_key``: a function of the same arguments that says by what it is found.
 
     - ``"transactional"``: everything in that database, ``outbox.send()`` too, commits with the inbox's
       record, once. Calls outside may be repeated.
@@ -79,6 +77,7 @@ def idempotent_consumer(
             lease=lease,
             retention=retention,
             using=using,
+            shard_key=shard_key,
             keep_result=keep_result,
         )
         register(consumer)
@@ -102,12 +101,14 @@ class Consumer(GuardedFunction):
         lease: timedelta | None = None,
         retention: timedelta | None = None,
         using: str | Callable[..., str] | None = None,
+        shard_key: Callable[..., Scope] | None = None,
         keep_result: bool = False,
     ) -> None:
         super().__init__(function, key, "@idempotent_consumer")
         self.name, self.delivery = name, delivery
         self.reconcile, self.not_done, self.lease = reconcile, not_done, lease
         self.retention, self.using, self.keep_result = retention, using, keep_result
+        self.shard_key = shard_key
         self.call = self.wrapper()
 
     def guard(self, *args: Any, **kwargs: Any) -> RecordGuard:
@@ -137,8 +138,7 @@ class Consumer(GuardedFunction):
         return ScopedKey(INBOX, self.name, valid_id(key, f"business id for {self.name}"))
 
     def database(self, *args: Any, **kwargs: Any) -> str:
-        using = self.using(*args, **kwargs) if callable(self.using) else self.using
-        return using or conf.database() or router.db_for_write(IdempotencyRecord)
+        return work_database(self.using, self.shard_key, args, kwargs)
 
     def complete(self, guard: KeyedGuard, result: Any) -> None:
         assert isinstance(guard, RecordGuard)

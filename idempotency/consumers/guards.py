@@ -13,6 +13,7 @@ from idempotency.leases import LeaseGuard
 from idempotency.records import RecordGuard
 from idempotency.records.base import Found
 from idempotency.responses import StoredResponse
+from idempotency.shards.claims import hold
 
 NO_ANSWER = StoredResponse.from_result(None)
 
@@ -30,6 +31,7 @@ class InboxGuard(RecordGuard):
     def _claim(self) -> None:
         # Not looked for before: unlike retries of requests, most messages come once.
         with self._transaction.opened():
+            hold(self.using)
             if not self._answers and self._store.claim_and_complete(NO_ANSWER):
                 return
             if self._settle(self._store.claim(None)):

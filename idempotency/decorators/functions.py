@@ -20,6 +20,7 @@ def idempotent(
     operation: str | None = None,
     scope: Callable[..., Scope] | None = None,
     using: str | Callable[..., str] | None = None,
+    shard_key: Callable[..., Scope] | None = None,
     retention: timedelta | None = None,
     wait: timedelta | None = None,
     mode: Mode = "atomic",
@@ -35,6 +36,7 @@ def idempotent(
     operation: str | None = None,
     scope: Callable[..., Scope] | None = None,
     using: str | Callable[..., str] | None = None,
+    shard_key: Callable[..., Scope] | None = None,
 ) -> GuardedDecorator: ...
 def idempotent(
     *,
@@ -43,6 +45,7 @@ def idempotent(
     operation: str | None = None,
     scope: Callable[..., Scope] | None = None,
     using: str | Callable[..., str] | None = None,
+    shard_key: Callable[..., Scope] | None = None,
     retention: timedelta | None = None,
     wait: timedelta | None = None,
     mode: Mode = "atomic",
@@ -54,7 +57,8 @@ def idempotent(
 
     ``key``: the name of the argument that is the key (its ``str()`` is), or a function of the same
     arguments that returns it. ``operation``: a stable name, by default module and name. ``scope``: a
-    function of the arguments that says whose key it is. ``using``: alias of the work's database.
+    function of the arguments that says whose key it is. ``using``: alias of the work's database; on shards,
+    ``shard_key``: a function of the arguments that says by what it is found (by default the scope).
 
     By default a record guards it: the arguments are the payload, and the return value is stored as JSON
     and given back to later calls. With ``guard``, such as ``unique_ids()`` or ``first_wins()``, nothing
@@ -78,6 +82,8 @@ def idempotent(
         raise TypeError(f"guard is unique_ids(…), first_wins(…) or the like, not {guard!r}.")
 
     def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
-        return IdempotentFunction(function, key, operation, scope, using, guard, **of_records).wrapper()
+        return IdempotentFunction(
+            function, key, operation, scope, using, guard, shard_key, **of_records
+        ).wrapper()
 
     return decorator

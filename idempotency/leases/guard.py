@@ -117,7 +117,7 @@ class LeaseGuard(RecordGuard):
     # Entering
 
     def _new_store(self) -> LeaseStore:  # type: ignore[override]
-        return LeaseStore(connections[self.using], self.key, self.fingerprint, self.terms)
+        return LeaseStore(self.using, self.key, self.fingerprint, self.terms)
 
     def _claim_or_wait(self) -> None:
         if is_within_transaction(self.using):

@@ -11,6 +11,7 @@ from idempotency.leases.lease import Lease
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.records.base import Found
 from idempotency.responses import StoredResponse
+from idempotency.shards.routing import alias_at
 from idempotency.steps.operation import Operation
 from idempotency.transactions import asked, translated
 
@@ -28,7 +29,7 @@ class ResumedGuard(LeaseGuard):
         super().__init__(
             stored_key(record),
             AnyPayload(),
-            using=str(record._state.db),
+            using=alias_at(record._state.db, record.slot),
             retention=run.retention,
             operation=operation,
             is_answer=run.is_answer,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F
 
@@ -19,11 +20,13 @@ from idempotency.models import OperationRun
 from idempotency.records.base import IS_DONE, MICROSECOND, TABLE, Found
 from idempotency.records.stores import store_class
 from idempotency.responses import BodyState, StoredResponse
+from idempotency.shards.claims import hold
+from idempotency.shards.routing import slot_of
 
 RUNS = OperationRun._meta.db_table
 COLUMNS = [
     *("key_digest", "scope", "principal", "idempotency_key", "operation", "fingerprint", "state"),
-    *("headers", "body_state", "fence"),
+    *("headers", "body_state", "fence", "slot"),
 ]
 FIRST_FENCE = 1
 
@@ -31,14 +34,14 @@ FIRST_FENCE = 1
 class LeaseStore:
     """One operation's record on one connection, claimed by committing that it is."""
 
-    def __init__(
-        self, connection: BaseDatabaseWrapper, key: ScopedKey, fingerprint: Fingerprint, terms: Terms
-    ) -> None:
-        self.connection, self.key, self.fingerprint, self.terms = connection, key, fingerprint, terms
+    def __init__(self, using: str, key: ScopedKey, fingerprint: Fingerprint, terms: Terms) -> None:
+        self.using, self.key, self.fingerprint, self.terms = using, key, fingerprint, terms
+        self.connection: BaseDatabaseWrapper = connections[using]
+        self.slot = slot_of(using)
         self.lease: Lease | None = None
         self.run: OperationRun | None = None
-        self._records = store_class(connection)(connection, key, fingerprint, terms.retention)
-        self._now, self._later = NOW[connection.vendor], LATER[connection.vendor]
+        self._records = store_class(self.connection)(self.connection, key, fingerprint, terms.retention)
+        self._now, self._later = NOW[self.connection.vendor], LATER[self.connection.vendor]
 
     def find(self) -> Found | None:
         return self._records.find()
@@ -57,17 +60,28 @@ class LeaseStore:
         and on SQLite for all that others are at. Raises OperationInProgress when somebody else was faster.
         """
         if self.connection.vendor == "postgresql":
-            self._insert_where_none_is()
+            with self._claiming(is_needed=False):
+                self._insert_where_none_is()
         elif found := self.find():
             return found
         else:
-            with transaction.atomic(using=self.connection.alias) if self.terms.may_go_on else nullcontext():
+            with self._claiming(is_needed=self.terms.may_go_on):
                 self._insert()
         if self.lease:
             return None
         if (found := self.find()) is None:  # and free again by now
             raise OperationInProgress
         return found
+
+    @contextmanager
+    def _claiming(self, *, is_needed: bool = True) -> Iterator[None]:
+        """A transaction where one is needed, and on a shard, whose slot is held until it ends."""
+        if not is_needed and self.slot is None:
+            yield
+            return
+        with transaction.atomic(using=self.using):
+            hold(self.using)
+            yield
 
     def _insert_where_none_is(self) -> None:
         """In one statement, the run too: in the middle of a transaction one could be halted, and keep others
@@ -119,20 +133,22 @@ class LeaseStore:
         return (
             *(key.key_digest, key.scope, key.principal_digest, key.kept_key, key.operation[:255]),
             *(self.fingerprint.value, State.RUNNING, "", BodyState.OMITTED, FIRST_FENCE),
+            self.slot,
             self.terms.lease // MICROSECOND,
         )
 
     def replace(self, found: Found) -> bool:
         """Claim a key whose record has expired, in place: its fence goes on counting."""
         key, record = self.key, found.record
-        claim = (key.kept_key, key.operation[:255], self.fingerprint.value, State.RUNNING, BodyState.OMITTED)
-        with transaction.atomic(using=self.connection.alias):
+        claim = (key.kept_key, key.operation[:255], self.fingerprint.value, State.RUNNING)
+        with self._claiming():
             replaced = is_free(self.connection, record.pk) and self._execute(
                 f"UPDATE {TABLE} SET idempotency_key = %s, operation = %s, fingerprint = %s, state = %s, "
-                "status = NULL, headers = '', body = NULL, body_state = %s, fence = fence + 1, "
+                "status = NULL, headers = '', body = NULL, body_state = %s, slot = %s, fence = fence + 1, "
                 f"created_at = {self._now}, expires_at = {self._later} "
                 f"WHERE id = %s AND fence = %s AND {IS_DONE} AND expires_at <= {self._now}",
-                *(*claim, self.terms.lease // MICROSECOND, record.pk, record.fence),
+                *(*claim, BodyState.OMITTED, self.slot, self.terms.lease // MICROSECOND),
+                *(record.pk, record.fence),
             )
             if replaced:
                 self._hold(record.pk, record.fence + 1)
@@ -148,7 +164,7 @@ class LeaseStore:
         """Go on with what its owner has left. The journal is read once nobody else can write it."""
         record = found.record
         when = "" if record.state == State.FINISHED else f" AND expires_at <= {self._now}"
-        with transaction.atomic(using=self.connection.alias):
+        with self._claiming():
             taken = is_free(self.connection, record.pk) and self._execute(
                 f"UPDATE {TABLE} SET state = %s, fence = fence + 1, expires_at = {self._later} "
                 f"WHERE id = %s AND fence = %s AND state = %s{when}",
@@ -163,7 +179,7 @@ class LeaseStore:
     def reclaim(self, found: Found) -> bool:
         """Take up what was unknown, of which it is known by now what became."""
         record = found.record
-        with transaction.atomic(using=self.connection.alias):
+        with self._claiming():
             taken = is_free(self.connection, record.pk) and self._execute(
                 f"UPDATE {TABLE} SET state = %s, fence = fence + 1, expires_at = {self._later} "
                 "WHERE id = %s AND fence = %s AND state = %s",

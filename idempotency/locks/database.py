@@ -3,14 +3,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import connections, transaction
 from django.db.models import DateTimeField
 
-from idempotency import conf
 from idempotency.clock import now
 from idempotency.database import DatabaseNow, insert_once
 from idempotency.locks.base import LONGEST_PAUSE, BaseLockStore, Ticket
 from idempotency.models import LockLease, LockLeaseQuerySet
+from idempotency.shards.routing import database_for
 from idempotency.transactions import asked, is_within_transaction, repeated
 
 
@@ -23,7 +23,7 @@ class DatabaseLockStore(BaseLockStore):
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
-        self.database: str = self.location or conf.database() or router.db_for_write(LockLease)
+        self.database: str = self.location or database_for(LockLease, instead="set LOCATION")
 
     @property
     def rows(self) -> LockLeaseQuerySet:

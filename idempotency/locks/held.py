@@ -6,15 +6,13 @@ from contextvars import ContextVar
 from threading import Lock as Mutex
 from weakref import ref
 
-from django.db import router
-
-from idempotency import conf
 from idempotency.clock import now
 from idempotency.exceptions import LockLost, StoreUnavailable
 from idempotency.keys import ScopedKey
 from idempotency.locks.base import BaseLockStore, Ticket
 from idempotency.locks.fences import Fence, Fences, take_fence
 from idempotency.models import LockFence
+from idempotency.shards.routing import database_for
 from idempotency.signals import announce, lock_lost
 
 logger = logging.getLogger("idempotency")
@@ -97,7 +95,7 @@ class HeldLock:
     @property
     def fence(self) -> int:
         """``fence_in()`` the database of the records."""
-        return self.fence_in(conf.database() or router.db_for_write(LockFence))
+        return self.fence_in(database_for(LockFence, instead="ask for fence_in(alias)"))
 
     def fence_in(self, using: str) -> int:
         """A number greater than that of all who held the lock before, from the database it is for.

@@ -11,6 +11,7 @@ from idempotency.models.messages import (
 )
 from idempotency.models.records import IdempotencyRecord, RecordQuerySet
 from idempotency.models.runs import OperationRun
+from idempotency.models.shards import Shard, ShardSlot
 from idempotency.models.status import ParkedEvent, ParkedEventQuerySet, StatusTransition
 from idempotency.models.tokens import IdempotencyToken, TokenQuerySet
 from idempotency.models.unique_ids import UniqueId, UniqueIdQuerySet
@@ -32,6 +33,8 @@ __all__ = [
     "ParkedEvent",
     "ParkedEventQuerySet",
     "RecordQuerySet",
+    "Shard",
+    "ShardSlot",
     "StatusTransition",
     "TokenQuerySet",
     "UniqueId",

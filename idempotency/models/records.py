@@ -81,6 +81,8 @@ class IdempotencyRecord(models.Model):
     expires_at = models.DateTimeField()
     #: 0: not under a lease. Else which owner has it, counted.
     fence = models.IntegerField(default=0, db_default=0)
+    #: Of a shard, where its shard key puts it: with what else is to be moved when it is.
+    slot = models.PositiveSmallIntegerField(null=True)
 
     objects = RecordQuerySet.as_manager()
 

@@ -29,6 +29,7 @@ class IdempotencyToken(models.Model):
     nonce = DigestField(max_length=DIGEST_SIZE, null=True)
     expires_at = models.DateTimeField()
     kept_until = models.DateTimeField()
+    slot = models.PositiveSmallIntegerField(null=True)
 
     objects = TokenQuerySet.as_manager()
 

@@ -28,6 +28,7 @@ class UniqueId(models.Model):
     nonce = DigestField(max_length=DIGEST_SIZE, null=True)
     claimed_until = models.DateTimeField(null=True)
     kept_until = models.DateTimeField()
+    slot = models.PositiveSmallIntegerField(null=True)
 
     objects = UniqueIdQuerySet.as_manager()
 

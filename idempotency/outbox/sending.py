@@ -6,13 +6,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import router
 
 from idempotency import conf
 from idempotency.database import DatabaseNow
 from idempotency.keys import digest, valid_id
 from idempotency.models import OutboxMessage
 from idempotency.nesting import innermost
+from idempotency.shards.routing import database_for
 from idempotency.transactions import is_within_transaction
 
 JSON, UTF_8, BINARY = "application/json", "utf-8", "binary"
@@ -54,7 +54,7 @@ def send(
     InvalidKey or ImproperlyConfigured, before anything is written, for what cannot be published.
     """
     conf.broker(broker)
-    database = using or innermost("using") or conf.database() or router.db_for_write(OutboxMessage)
+    database = using or innermost("using") or database_for(OutboxMessage)
     event = valid_id(uuid4() if event_id is None else event_id, "event id")
     ordering_key = valid_id(key, "ordering key") if key != "" else ""
     content, media_type, encoding = encoded(body, content_type)

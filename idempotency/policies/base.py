@@ -3,16 +3,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from django.db import router
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 
-from idempotency import conf
 from idempotency.exceptions import IdempotencyError
-from idempotency.keys import Scope
+from idempotency.keys import ANONYMOUS, Scope
 from idempotency.models import IdempotencyRecord
 from idempotency.problems import ProblemResponse, problem_response
 from idempotency.responses import is_storable_status
+from idempotency.shards.routing import database_for
 
 if TYPE_CHECKING:
     from idempotency.records import RecordGuard
@@ -41,8 +40,15 @@ class IdempotencyPolicy:
         return user_of(request)
 
     def get_idempotency_using(self, request: Any) -> str:
-        """Alias of the database in which the guard and the business rows commit together."""
-        return conf.database() or router.db_for_write(IdempotencyRecord)
+        """Alias of the database in which the guard and the business rows commit together: on shards, where
+        the shard key is. A project with a routing of its own plugs it in here."""
+        return database_for(IdempotencyRecord, self.get_idempotency_shard_key(request))
+
+    def get_idempotency_shard_key(self, request: Any) -> Scope:
+        """By what the operation's shard is found (IDEMPOTENCY_SHARDS): by default whose key it is. Return the
+        tenant or the order that the business rows are spread by, from the request."""
+        scope = self.get_idempotency_scope(request)
+        return ANONYMOUS if scope is None else scope
 
     def should_store_idempotency_response(self, request: Any, response: HttpResponseBase) -> bool:
         """Whether the response is the operation's outcome. When not, the operation has failed: its

@@ -60,11 +60,13 @@ class BaseRecordStore(ABC):
         key: ScopedKey,
         fingerprint: Fingerprint,
         retention: timedelta,
+        slot: int | None = None,
     ) -> None:
         self.connection = connection
         self.key = key
         self.fingerprint = fingerprint
         self.retention = retention
+        self.slot = slot
         # Whether the claim is a row that is completed later, not a lock.
         self.claimed_by_row = False
 
@@ -104,7 +106,7 @@ class BaseRecordStore(ABC):
         values = (
             *(key.key_digest, key.scope, key.principal_digest, key.kept_key, key.operation[:255]),
             *(self.fingerprint.value, state, response.status, response.headers_column),
-            *(response.body, response.body_state, self.retention // MICROSECOND),
+            *(response.body, response.body_state, self.slot, self.retention // MICROSECOND),
         )
         with self.connection.cursor() as cursor:
             cursor.execute(prefix + self.insert_sql(), values)
@@ -139,8 +141,8 @@ class BaseRecordStore(ABC):
     def insert_sql(cls) -> str:
         return (
             f"INSERT INTO {TABLE} (key_digest, scope, principal, idempotency_key, operation, fingerprint, "
-            "state, status, headers, body, body_state, expires_at, created_at) "
-            f"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {cls.later}, {cls.now}){cls.insert_suffix}"
+            "state, status, headers, body, body_state, slot, expires_at, created_at) "
+            f"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {cls.later}, {cls.now}){cls.insert_suffix}"
         )
 
     def found(self, row: tuple[Any, ...]) -> Found:

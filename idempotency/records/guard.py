@@ -27,6 +27,8 @@ from idempotency.nesting import adopted, disowned, entered, left
 from idempotency.records.base import BaseRecordStore, Found, State
 from idempotency.records.stores import store_class
 from idempotency.responses import BodyState, StoredResponse
+from idempotency.shards.claims import hold
+from idempotency.shards.routing import slot_of
 from idempotency.signals import abandoned, announce, claimed, completed
 from idempotency.transactions import (
     CONFLICT_INSIDE,
@@ -154,7 +156,10 @@ class RecordGuard:
 
     def _new_store(self) -> BaseRecordStore:
         connection = connections[self.using]
-        return store_class(connection)(connection, self.key, self.fingerprint, self.retention)
+        return store_class(connection)(
+            *(connection, self.key, self.fingerprint, self.retention),
+            slot=slot_of(self.using),
+        )
 
     def _claim_or_wait(self) -> None:
         nested = self._transaction.connection.in_atomic_block
@@ -189,6 +194,7 @@ class RecordGuard:
         # Outside the transaction, so that a replay costs one statement.
         expired = self._settle(self._store.find())
         with self._transaction.opened():
+            hold(self.using)
             if self._settle(self._store.claim(expired)):
                 raise OperationInProgress
 

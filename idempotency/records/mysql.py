@@ -54,11 +54,11 @@ class MySQLRecordStore(BaseRecordStore):
         """Make the expired row the claim, in place. Deleting it and inserting another would lock the
         gaps beside it, and so refuse the keys of others, until the transaction ends."""
         key = self.key
-        claim = (key.kept_key, key.operation[:255], self.fingerprint.value, State.RUNNING)
+        claim = (key.kept_key, key.operation[:255], self.fingerprint.value, State.RUNNING, self.slot)
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"{self.impatient}UPDATE {TABLE} SET idempotency_key = %s, operation = %s, fingerprint = %s, "
-                f"state = %s, fence = 0, created_at = {self.now}, expires_at = {self.later} "
+                f"state = %s, fence = 0, slot = %s, created_at = {self.now}, expires_at = {self.later} "
                 f"WHERE id = %s AND {IS_DONE} AND expires_at <= {self.now}",
                 (*claim, self.retention // MICROSECOND, record.pk),
             )

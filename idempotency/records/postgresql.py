@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from idempotency.database import LATER, NOW, SECONDS_UNTIL
+from idempotency.database import LATER, NOW, SECONDS_UNTIL, lock_and_look
 from idempotency.exceptions import OperationInProgress
 from idempotency.records.base import MICROSECOND, NOTHING_YET, TABLE, BaseRecordStore, Found, State
 from idempotency.responses import StoredResponse
@@ -15,8 +15,8 @@ LOOK = (
 )
 CLAIM_AND_COMPLETE = (
     f"INSERT INTO {TABLE} (key_digest, scope, principal, idempotency_key, operation, fingerprint, state, "
-    "headers, body, body_state, expires_at, created_at) "
-    f"SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {LATER['postgresql']}, {NOW['postgresql']} "
+    "headers, body, body_state, slot, expires_at, created_at) "
+    f"SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {LATER['postgresql']}, {NOW['postgresql']} "
     "WHERE pg_try_advisory_xact_lock(%s) ON CONFLICT DO NOTHING"
 )
 
@@ -58,7 +58,7 @@ class PostgreSQLRecordStore(BaseRecordStore):
         values = (
             *(key.key_digest, key.scope, key.principal_digest, key.kept_key, key.operation[:255]),
             *(self.fingerprint.value, State.COMPLETED, response.headers_column, response.body),
-            *(response.body_state, self.retention // MICROSECOND, key.lock_id),
+            *(response.body_state, self.slot, self.retention // MICROSECOND, key.lock_id),
         )
         with self.connection.cursor() as cursor:
             cursor.execute(CLAIM_AND_COMPLETE, values)
@@ -69,19 +69,9 @@ class PostgreSQLRecordStore(BaseRecordStore):
         return self._is_completed or super().complete(response)
 
     def _lock_and_look(self) -> tuple[Any, ...]:
-        lock_id, digest = self.key.lock_id, self.key.key_digest
-        with self.connection.cursor() as cursor:
-            if getattr(self.connection.features, "uses_server_side_binding", False):
-                # The extended protocol takes one statement at a time.
-                cursor.execute(LOCK, (lock_id,))
-                cursor.execute(LOOK, (digest,))
-            else:
-                cursor.execute(f"{LOCK}; {LOOK}", (lock_id, digest))
-                if hasattr(cursor.cursor, "pgresult"):
-                    # psycopg 3 stands on the first result, psycopg2 on the last.
-                    cursor.nextset()
-            row: tuple[Any, ...] = cursor.fetchone()
-            return row
+        row = lock_and_look(self.connection, LOCK, (self.key.lock_id,), LOOK, (self.key.key_digest,))
+        assert row
+        return row
 
     def _insert_claim(self) -> None:
         if self.insert(State.RUNNING, NOTHING_YET) != 1:

@@ -77,13 +77,14 @@ class BaseTokenStore(BaseMedium):
             raise ValueError(f"Tokens are issued 1 to {self.limit} at a time, not {wanted!r}.")
         holder, purpose = principal_of(principal), valid_purpose(purpose)
         batch = [PresentedToken(text, holder, purpose) for text in new_texts(holder, wanted)]
+        store = self.for_holder(holder)
         try:
-            expires_at = self.create(batch)
+            expires_at = store.create(batch)
         except StoreUnavailable as error:
             if not self.fail_open:
                 raise
             # They pass while the store is away, and have expired when it is back.
-            announce(failed_open, batch[0].key, using=self.database, mechanism="token", error=error)
+            announce(failed_open, batch[0].key, using=store.database, mechanism="token", error=error)
             expires_at = timezone.now() + self.lifetime
         issued = [IssuedToken(token.text, expires_at) for token in batch]
         return issued[0] if count is None else issued
@@ -115,13 +116,17 @@ class BaseTokenStore(BaseMedium):
             raise ValueError(f"on_failure is 'consume' or 'restore', not {on_failure!r}.")
         presented = PresentedToken(token, principal_of(principal), valid_purpose(purpose))
         return TokenGuard(
-            *(self, presented),
+            *(self.for_holder(presented.key.principal), presented),
             on_failure=on_failure,
             nonce=nonce,
             using=using,
             within=within,
             in_steps=in_steps,
         )
+
+    def for_holder(self, holder: tuple[str, str]) -> BaseTokenStore:
+        """The same, where this principal's tokens are."""
+        return self
 
     @abstractmethod
     def create(self, batch: Sequence[PresentedToken]) -> datetime:

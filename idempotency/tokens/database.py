@@ -1,24 +1,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
 from typing import Any
 
-from django.db import router, transaction
+from django.db import transaction
 from django.db.models import BooleanField, ExpressionWrapper, F, Q
 from django.utils import timezone
 
-from idempotency import conf
 from idempotency.database import DatabaseNow
 from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.models import IdempotencyToken, TokenQuerySet
+from idempotency.shards.claims import hold
+from idempotency.shards.maps import shard_map
+from idempotency.shards.routing import database_for, slot_of
 from idempotency.tokens.answers import Answer
 from idempotency.tokens.base import BaseTokenStore
 from idempotency.tokens.texts import PresentedToken
 from idempotency.transactions import asked, translated
 
 logger = logging.getLogger("idempotency")
+# On shards it is the holder's.
+UNBOUND = ""
 LIVE = ExpressionWrapper(Q(expires_at__gt=DatabaseNow()), BooleanField())
 
 
@@ -34,7 +40,16 @@ class DatabaseTokenStore(BaseTokenStore):
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
-        self.database: str = self.location or conf.database() or router.db_for_write(IdempotencyToken)
+        self.database: str = self.location or (UNBOUND if shard_map() else database_for(IdempotencyToken))
+        self.slot: int | None = None
+
+    def for_holder(self, holder: tuple[str, str]) -> DatabaseTokenStore:
+        if self.location or shard_map() is None:
+            return self
+        store = copy(self)
+        store.database = database_for(IdempotencyToken, holder)
+        store.slot = slot_of(store.database)
+        return store
 
     @property
     def rows(self) -> TokenQuerySet:
@@ -43,7 +58,7 @@ class DatabaseTokenStore(BaseTokenStore):
     def create(self, batch: Sequence[PresentedToken]) -> datetime:
         principal = batch[0].key.principal_digest
         expiry = DatabaseNow() + self.lifetime
-        with translated():
+        with translated(), self._in_slot():
             if self.rows.filter(principal=principal).live().count() + len(batch) > self.limit:
                 raise TooManyTokens
             self.rows.bulk_create(
@@ -53,6 +68,7 @@ class DatabaseTokenStore(BaseTokenStore):
                     principal=principal,
                     expires_at=expiry,
                     kept_until=expiry,
+                    slot=self.slot,
                 )
                 for token in batch
             )
@@ -63,6 +79,7 @@ class DatabaseTokenStore(BaseTokenStore):
     def take(self, token: PresentedToken, nonce: bytes, *, comes_again: bool = False) -> Answer:
         # Within the transaction of the work, where there is one; else committed on the spot.
         with asked(self.database), transaction.atomic(using=self.database, savepoint=False):
+            hold(self.database)
             return self._take(token, nonce, comes_again)
 
     def _take(self, token: PresentedToken, nonce: bytes, comes_again: bool) -> Answer:
@@ -82,6 +99,15 @@ class DatabaseTokenStore(BaseTokenStore):
         issued = self.rows.filter(pk=pk, nonce=None)
         taken = issued.update(nonce=nonce, kept_until=F("expires_at") + self.retention)
         return Answer.WON if taken == 1 else Answer.BUSY
+
+    @contextmanager
+    def _in_slot(self) -> Iterator[None]:
+        if self.slot is None:
+            yield
+            return
+        with transaction.atomic(using=self.database, savepoint=False):
+            hold(self.database)
+            yield
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         try:

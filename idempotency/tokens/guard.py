@@ -3,11 +3,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from django.db import router
-
-from idempotency import conf
 from idempotency.exceptions import OutcomeUnknown, StoreUnavailable
 from idempotency.models import IdempotencyRecord
+from idempotency.shards.routing import database_for
 from idempotency.tokens.answers import OnFailure, settle
 from idempotency.tokens.texts import PresentedToken
 from idempotency.work import WorkGuard
@@ -40,7 +38,7 @@ class TokenGuard(WorkGuard):
         within: bool = False,
         in_steps: bool = False,
     ) -> None:
-        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
+        using = using or database_for(IdempotencyRecord, token.key.principal)
         is_joint = store.database == using and not in_steps
         self.store = store
         self.token = token

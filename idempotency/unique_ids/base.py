@@ -74,6 +74,10 @@ class BaseUniqueIdStore(BaseMedium):
     # Each is one atomic step, and may be repeated with the same nonce. Each raises StoreUnavailable,
     # after which it is not known whether it was done.
 
+    def bound(self, using: str | None) -> BaseUniqueIdStore:
+        """The same, for work on that database, where ids are kept with the work."""
+        return self
+
     @abstractmethod
     def add(self, digests: Sequence[bytes], nonce: bytes) -> list[Said]:
         """Count different ids as handled, each a step of its own."""

@@ -3,13 +3,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import DatabaseError, connections, router, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 
-from idempotency import conf
 from idempotency.database import (
     LATER,
     LOCK_WAIT_TIMEOUT,
@@ -20,12 +20,16 @@ from idempotency.database import (
 )
 from idempotency.exceptions import OperationInProgress, StoreUnavailable
 from idempotency.models import UniqueId, UniqueIdQuerySet
+from idempotency.shards.maps import shard_map
+from idempotency.shards.routing import database_for, slot_of
 from idempotency.transactions import asked, is_within_transaction, repeated
 from idempotency.unique_ids.base import Answer, BaseUniqueIdStore, Said
 
 logger = logging.getLogger("idempotency")
 MICROSECOND = timedelta(microseconds=1)
 ATTEMPTS = 4
+# On shards it is said per call.
+UNBOUND = ""
 # Rows per statement.
 BATCH = 1000
 TABLE = UniqueId._meta.db_table
@@ -33,7 +37,7 @@ TABLE = UniqueId._meta.db_table
 # committed before the lock was had.
 JOIN = f"""
     WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(%s) AS mine), added AS (
-        INSERT INTO {TABLE} (digest, kept_until) SELECT %s, {LATER["postgresql"]} FROM lock WHERE mine
+        INSERT INTO {TABLE} (digest, kept_until, slot) SELECT %s, {LATER["postgresql"]}, %s FROM lock WHERE mine
         ON CONFLICT DO NOTHING RETURNING id
     )
     SELECT mine, EXISTS (SELECT FROM added) FROM lock
@@ -64,7 +68,16 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
 
     def __init__(self, alias: str, options: dict[str, Any]) -> None:
         super().__init__(alias, options)
-        self.database: str = self.location or conf.database() or router.db_for_write(UniqueId)
+        self.database: str = self.location or (UNBOUND if shard_map() else database_for(UniqueId))
+        self.slot: int | None = None
+
+    def bound(self, using: str | None) -> DatabaseUniqueIdStore:
+        if self.location or shard_map() is None:
+            return self
+        store = copy(self)
+        store.database = using or database_for(UniqueId, instead="pass using=, or set LOCATION")
+        store.slot = slot_of(store.database)
+        return store
 
     @property
     def rows(self) -> UniqueIdQuerySet:
@@ -76,7 +89,7 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 lock_id = int.from_bytes(digest[:8], "big", signed=True)
-                cursor.execute(JOIN, (lock_id, digest, self.window // MICROSECOND))
+                cursor.execute(JOIN, (lock_id, digest, self.window // MICROSECOND, self.slot))
                 mine, added = cursor.fetchone()
             if not mine:
                 return Said(Answer.CLAIMED)
@@ -184,7 +197,8 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
         now: Any = DatabaseNow()
         claimed_until = now + self.claim_for if is_claim else None
         kept_until = now + self.window + (self.claim_for if is_claim else timedelta(0))
-        return UniqueId(digest=digest, nonce=nonce, claimed_until=claimed_until, kept_until=kept_until)
+        values = {"claimed_until": claimed_until, "kept_until": kept_until, "slot": self.slot}
+        return UniqueId(digest=digest, nonce=nonce, **values)
 
     def _take(self, row: UniqueId, *, inserted: bool) -> Said:
         """The row is this caller's, or takes the place of one that stands for nothing any more."""

@@ -5,12 +5,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Self
 
-from django.db import router
-
-from idempotency import conf
 from idempotency.exceptions import AlreadyHandled, OperationInProgress
 from idempotency.keys import ScopedKey
 from idempotency.models import IdempotencyRecord
+from idempotency.shards.routing import database_for
 from idempotency.transactions import GuardedTransaction
 from idempotency.unique_ids.base import Answer, OnFailure, Said
 from idempotency.work import WorkGuard
@@ -45,7 +43,7 @@ class UniqueIdGuard(WorkGuard):
     ) -> None:
         if on_failure not in (None, "discard", "keep"):
             raise ValueError(f"on_failure is 'discard' or 'keep', not {on_failure!r}.")
-        using = using or conf.database() or router.db_for_write(IdempotencyRecord)
+        using = using or database_for(IdempotencyRecord)
         self.store, self.digest = store, digest
         self.is_kept = (on_failure or store.on_failure) == "keep"
         self._nonce = secrets.token_bytes(NONCE_BYTES)

@@ -18,13 +18,14 @@ Id = str | int | UUID
 TRUSTED_SECONDS = 50
 
 
-def unique_ids(alias: str = "default", name: str = "") -> UniqueIds:
+def unique_ids(alias: str = "default", name: str = "", *, using: str | None = None) -> UniqueIds:
     """The ids of one alias of IDEMPOTENCY_UNIQUE_IDS; without that setting, of the database.
 
     ``name`` keeps those of different things apart: an order's id and a message's, two consumers of one
-    event. Settings are read when it is used: raises ImproperlyConfigured then.
+    event. ``using``: on shards, and without a LOCATION, whose ids these are (``shard_of(…)``). Settings are
+    read when it is used: raises ImproperlyConfigured then.
     """
-    return UniqueIds(alias, name)
+    return UniqueIds(alias, name, using=using)
 
 
 class UniqueIds:
@@ -35,14 +36,18 @@ class UniqueIds:
     All methods raise InvalidKey (a malformed id) and StoreUnavailable.
     """
 
-    def __init__(self, alias: str = "default", name: str = "") -> None:
+    def __init__(self, alias: str = "default", name: str = "", *, using: str | None = None) -> None:
         if not isinstance(name, str):
             raise TypeError(f"The name that keeps ids apart is a text, not {name!r}.")
-        self.alias, self.name = alias, name
+        self.alias, self.name, self.using = alias, name, using
 
     @property
     def store(self) -> BaseUniqueIdStore:
-        return BaseUniqueIdStore.at(self.alias)
+        return self.store_for(None)
+
+    def store_for(self, using: str | None) -> BaseUniqueIdStore:
+        """Where the work is committed, unless the alias has a place of its own."""
+        return BaseUniqueIdStore.at(self.alias).bound(using or self.using)
 
     def add(self, id: Id) -> bool:
         """Count an id as handled. True: it was not before, within WINDOW. In one round trip.
@@ -105,12 +110,13 @@ class UniqueIds:
         committed, by default the records'.
         """
         key = ScopedKey(("unique-id", self.alias), self.name, valid_id(id, "id"))
-        return UniqueIdGuard(self.store, self.digest(id), key, on_failure=on_failure, using=using)
+        store, using = self.store_for(using), using or self.using
+        return UniqueIdGuard(store, self.digest(id), key, on_failure=on_failure, using=using)
 
     def guard_for(self, key: ScopedKey, *, using: str | None = None) -> UniqueIdGuard:
         """What ``@idempotent(guard=…)`` enters. Operations and scopes keep ids apart, as the name does."""
         own = digest(b"idem-unique-op", (self.name, *key.principal, key.operation, key.key))
-        return UniqueIdGuard(self.store, own, key, using=using)
+        return UniqueIdGuard(self.store_for(using), own, key, using=using or self.using)
 
     def digest(self, id: Id) -> bytes:
         return digest(b"idem-unique-id", (self.name, valid_id(id, "id")))
