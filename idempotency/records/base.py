@@ -142,7 +142,7 @@ class BaseRecordStore(ABC):
         return (
             f"INSERT INTO {TABLE} (key_digest, scope, principal, idempotency_key, operation, fingerprint, "
             "state, status, headers, body, body_state, slot, expires_at, created_at) "
-            f"VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, {cls.later}, {cls.now}){cls.insert_suffix}"
+            f"VALUES ({', '.join(['%s'] * 12)}, {cls.later}, {cls.now}){cls.insert_suffix}"
         )
 
     def found(self, row: tuple[Any, ...]) -> Found:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -84,9 +84,8 @@ def parse(setting: Any) -> ShardMap:
 
 def parse_owners(owners: Any, slots: int) -> tuple[str, ...]:
     if not isinstance(owners, Mapping) or not owners:
-        raise wrong(
-            f"['MAP'] gives each database alias its slots, as {{'a': '0-{slots - 1}'}}, not {owners!r}"
-        )
+        example = f"{{'default': '0-{slots - 1}'}}"
+        raise wrong(f"['MAP'] gives each database alias its slots, as {example}, not {owners!r}")
     found: dict[int, str] = {}
     for alias, ranges in owners.items():
         if alias not in settings.DATABASES:
@@ -125,7 +124,7 @@ def in_ranges(slots: Iterable[int]) -> str:
     return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in ranges)
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 

@@ -50,7 +50,8 @@ class Known:
                     moved.setdefault(here, []).append(slot)
             for here, numbers in moved.items():
                 where = f"on {here!r}" if here else "not there"
-                yield f"{self.alias}: has slots {in_ranges(numbers)} on {other!r}; in the settings they are {where}."
+                slots_there = f"slots {in_ranges(numbers)} on {other!r}"
+                yield f"{self.alias}: has {slots_there}; in the settings they are {where}."
         if len(shards.owners) != len(self.owners):
             yield f"{self.alias}: has {len(self.owners)} slots, and the settings {len(shards.owners)}."
         if not self.accepts(shards):
@@ -130,8 +131,8 @@ def require_adoptable(each: Known, shards: ShardMap) -> None:
     moved = [slot for slot, owner in each.owners.items() if shards.owners[slot] != owner]
     if hot := [slot for slot in moved if slot not in each.frozen]:
         raise MapError(
-            f"{each.alias} serves slots {in_ranges(hot)}, which version {shards.version} moves: `shards freeze` "
-            "them, with the settings as they were, and move their rows."
+            f"{each.alias} serves slots {in_ranges(hot)}, which version {shards.version} moves: "
+            "`shards freeze` them, with the settings as they were, and move their rows."
         )
 
 
@@ -197,8 +198,8 @@ def freeze(
         while running := under_lease(alias, mine):
             if time.monotonic() > deadline:
                 raise MapError(
-                    f"{alias}: {running} operations under a lease are still at work in these slots, which stay "
-                    "frozen: run the command again, or `unfreeze` them."
+                    f"{alias}: {running} operations under a lease are still at work in these slots, which "
+                    "stay frozen: run the command again, or `unfreeze` them."
                 )
             on_wait(f"{alias}: waiting for {running} operations under a lease")
             time.sleep(PAUSE_SECONDS)
@@ -244,8 +245,8 @@ def unfreeze(slots: Collection[int], shards: ShardMap) -> None:
     for each in require_current(shards):
         if each.shard and each.shard.previous_version is not None:
             raise MapError(
-                f"{each.alias} still serves version {each.shard.previous_version}: `shards retire` it once no "
-                "process has it any more."
+                f"{each.alias} still serves version {each.shard.previous_version}: `shards retire` it once "
+                "no process has it any more."
             )
     for alias in shards.aliases:
         ShardSlot.objects.using(alias).filter(slot__in=slots).update(frozen_at=None)

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from datetime import datetime
 from typing import Any
@@ -14,7 +13,7 @@ from django.utils import timezone
 from idempotency.database import DatabaseNow
 from idempotency.exceptions import StoreUnavailable, TooManyTokens
 from idempotency.models import IdempotencyToken, TokenQuerySet
-from idempotency.shards.claims import hold
+from idempotency.shards.claims import held, hold
 from idempotency.shards.maps import shard_map
 from idempotency.shards.routing import database_for, slot_of
 from idempotency.tokens.answers import Answer
@@ -58,7 +57,7 @@ class DatabaseTokenStore(BaseTokenStore):
     def create(self, batch: Sequence[PresentedToken]) -> datetime:
         principal = batch[0].key.principal_digest
         expiry = DatabaseNow() + self.lifetime
-        with translated(), self._in_slot():
+        with translated(), held(self.database):
             if self.rows.filter(principal=principal).live().count() + len(batch) > self.limit:
                 raise TooManyTokens
             self.rows.bulk_create(
@@ -99,15 +98,6 @@ class DatabaseTokenStore(BaseTokenStore):
         issued = self.rows.filter(pk=pk, nonce=None)
         taken = issued.update(nonce=nonce, kept_until=F("expires_at") + self.retention)
         return Answer.WON if taken == 1 else Answer.BUSY
-
-    @contextmanager
-    def _in_slot(self) -> Iterator[None]:
-        if self.slot is None:
-            yield
-            return
-        with transaction.atomic(using=self.database, savepoint=False):
-            hold(self.database)
-            yield
 
     def give_back(self, token: PresentedToken, nonce: bytes) -> None:
         try:

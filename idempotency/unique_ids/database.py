@@ -20,6 +20,7 @@ from idempotency.database import (
 )
 from idempotency.exceptions import OperationInProgress, StoreUnavailable
 from idempotency.models import UniqueId, UniqueIdQuerySet
+from idempotency.shards.claims import held
 from idempotency.shards.maps import shard_map
 from idempotency.shards.routing import database_for, slot_of
 from idempotency.transactions import asked, is_within_transaction, repeated
@@ -37,7 +38,8 @@ TABLE = UniqueId._meta.db_table
 # committed before the lock was had.
 JOIN = f"""
     WITH lock AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(%s) AS mine), added AS (
-        INSERT INTO {TABLE} (digest, kept_until, slot) SELECT %s, {LATER["postgresql"]}, %s FROM lock WHERE mine
+        INSERT INTO {TABLE} (digest, kept_until, slot)
+        SELECT %s, {LATER["postgresql"]}, %s FROM lock WHERE mine
         ON CONFLICT DO NOTHING RETURNING id
     )
     SELECT mine, EXISTS (SELECT FROM added) FROM lock
@@ -105,8 +107,12 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
         # In one order, so that two callers do not wait for each other.
         rows = [self._row(digest, nonce) for digest in sorted(digests)]
         with asked(self.database):
-            said = repeated(lambda: self._add(rows, nonce), using=self.database)
+            said = repeated(lambda: self._add_held(rows, nonce), using=self.database)
         return [said[digest] for digest in digests]
+
+    def _add_held(self, rows: list[UniqueId], nonce: bytes) -> dict[bytes, Said]:
+        with held(self.database):
+            return self._add(rows, nonce)
 
     def _add(self, rows: list[UniqueId], nonce: bytes) -> dict[bytes, Said]:
         if len(rows) == 1:
@@ -183,7 +189,7 @@ class DatabaseUniqueIdStore(BaseUniqueIdStore):
     def remove(self, digest: bytes, nonce: bytes) -> Said:
         unclaimed = Q(claimed_until=None) | Q(claimed_until__lte=DatabaseNow())
         for _ in range(ATTEMPTS):
-            with asked(self.database):
+            with asked(self.database), held(self.database):
                 self.rows.filter(unclaimed, digest=digest).delete()
                 found = self._find(digest)
             if found is None or found.claimed_until is None:
