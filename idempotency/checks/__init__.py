@@ -8,7 +8,8 @@ model's transitions, E016 its ordering, E017 a lookup that is not unique, E018 a
 E019 ledger fields, E020 IDEMPOTENCY_UNIQUE_IDS, E021 a medium that cannot keep unique ids,
 E022 IDEMPOTENCY_LOCKS, E023 a medium that cannot keep locks, E024 a fenced model without its lock,
 E025 mode lease under ATOMIC_REQUESTS, E026 durations of leases, inbox and outbox,
-E027 IDEMPOTENCY_BROKERS, E028 IDEMPOTENCY_CONSUMERS.
+E027 IDEMPOTENCY_BROKERS, E028 IDEMPOTENCY_CONSUMERS, E030 IDEMPOTENCY_SHARDS, E031 business rows that are
+not on shards, E032 no router for those that are, E033 shards with another map.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,
@@ -35,18 +36,23 @@ def check_setup(**kwargs: Any) -> list[CheckMessage]:
     from idempotency.checks.locks import check_locks
     from idempotency.checks.mediums import check_mediums
     from idempotency.checks.messages import check_messages
+    from idempotency.checks.shards import check_covered, check_map
     from idempotency.checks.statuses import check_ledgers, check_logs, check_statuses
     from idempotency.checks.tokens import check_stores, check_token_views
     from idempotency.checks.unique_ids import UNIQUE_IDS
     from idempotency.checks.urlconf import guarded_views
     from idempotency.checks.views import check_settings, check_view
 
+    if unreadable := [error for error in check_map() if error.id == "idempotency.E030"]:
+        return unreadable
     views = guarded_views()
-    of_views = chain.from_iterable((*check_same_database(view), *check_view(view)) for view in views)
+    of_views = chain.from_iterable(
+        (*check_same_database(view), *check_covered(view), *check_view(view)) for view in views
+    )
     of_models = chain(check_statuses(), check_ledgers(), check_logs())
     of_settings = chain(
         *(check_aliases(), check_settings(), check_stores(), check_mediums(UNIQUE_IDS), check_locks()),
-        check_messages(),
+        *(check_messages(), check_map()),
     )
     return [*of_settings, *of_views, *check_token_views(views), *of_models]
 
@@ -54,9 +60,12 @@ def check_setup(**kwargs: Any) -> list[CheckMessage]:
 @register(TAG, Tags.database)
 def check_database(*, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     from idempotency.checks.databases import check_engines
+    from idempotency.checks.shards import check_map, check_stored_map
     from idempotency.checks.urlconf import guarded_views
 
-    return list(check_engines(guarded_views(), databases or ()))
+    if any(error.id == "idempotency.E030" for error in check_map()):
+        return []
+    return [*check_engines(guarded_views(), databases or ()), *check_stored_map(databases or ())]
 
 
 @register(TAG, Tags.security, deploy=True)

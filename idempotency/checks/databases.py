@@ -11,7 +11,7 @@ from django.db import connections, router
 from django.db.models import Model
 
 from idempotency.checks.statuses import guarded_models
-from idempotency.checks.urlconf import GuardedView, record_alias
+from idempotency.checks.urlconf import GuardedView, record_aliases
 from idempotency.database import SUPPORTED_VENDORS
 from idempotency.models import (
     IdempotencyRecord,
@@ -23,6 +23,7 @@ from idempotency.models import (
     StatusTransition,
     UniqueId,
 )
+from idempotency.shards.routing import aliases_of
 from idempotency.tokens import tokens
 
 OWN_MODELS: tuple[type[Model], ...] = (
@@ -39,8 +40,8 @@ OWN_MODELS: tuple[type[Model], ...] = (
 
 def check_aliases() -> Iterator[CheckMessage]:
     """The records' database, and those of models whose statuses or amounts are guarded."""
-    aliases = {record_alias(): None} | {router.db_for_write(model): None for model in guarded_models()}
-    for alias in aliases:
+    of_models = (alias for model in guarded_models() for alias in aliases_of(model))
+    for alias in dict.fromkeys((*record_aliases(), *of_models)):
         yield from check_alias(alias)
 
 
@@ -138,7 +139,7 @@ def check_tables(alias: str, tables: Collection[str]) -> Iterator[CheckMessage]:
 
 def guarded_tables(views: Iterable[GuardedView], alias: str) -> set[str]:
     models: list[type[Model]] = [view.model for view in views if view.model]
-    models = [model for model in (*models, *guarded_models()) if router.db_for_write(model) == alias]
+    models = [model for model in (*models, *guarded_models()) if alias in aliases_of(model)]
     models += [model for model in OWN_MODELS if router.allow_migrate_model(alias, model)]
     parts = {part for model in models for part in (model, *model._meta.all_parents)}
     return {part._meta.db_table for part in parts}

@@ -14,6 +14,7 @@ from django.db.models import UniqueConstraint
 from idempotency.ledger import LedgerMixin
 from idempotency.models import LedgerEntry, ParkedEvent, StatusTransition
 from idempotency.models.subjects import column_of, owner_of
+from idempotency.shards.routing import aliases_of
 from idempotency.status import BaseOrdering, StatusMixin
 
 TEXTS_AND_INTEGERS = (models.CharField, models.TextField, models.IntegerField)
@@ -156,7 +157,7 @@ def check_ledgers() -> Iterator[CheckMessage]:
 
 def check_logs() -> Iterator[CheckMessage]:
     for model in guarded_models():
-        alias = router.db_for_write(model)
+        alias = aliases_of(model)[0]
         logs: list[type[models.Model]] = [LedgerEntry] if issubclass(model, LedgerMixin) else []
         logs += [StatusTransition, ParkedEvent] if issubclass(model, StatusMixin) else []
         absent = [log._meta.label for log in logs if not router.allow_migrate_model(alias, log)]

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import router
 from django.db.models import Model
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.decorators import api_view
 from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
-from idempotency import conf
 from idempotency.mixins import GuardedViewMixin
 from idempotency.models import IdempotencyRecord
 from idempotency.policies import IdempotencyPolicy, KeyPolicy, TokenPolicy
+from idempotency.shards.routing import all_databases
 
 FRAMEWORKS = {"django", "rest_framework", "idempotency", "builtins"}
 
@@ -64,8 +63,10 @@ class GuardedView:
 
     @property
     def using(self) -> str | None:
-        """The records' alias; None where only the view's own hook knows it."""
-        return None if self.overrides("get_idempotency_using") else record_alias()
+        """The records' alias; None where only the view's own hook knows it, or the shard key."""
+        if self.overrides("get_idempotency_using") or len(aliases := record_aliases()) > 1:
+            return None
+        return aliases[0]
 
     @property
     def model(self) -> type[Model] | None:
@@ -107,8 +108,8 @@ class GuardedView:
                 yield part
 
 
-def record_alias() -> str:
-    return conf.database() or router.db_for_write(IdempotencyRecord)
+def record_aliases() -> tuple[str, ...]:
+    return all_databases(IdempotencyRecord)
 
 
 def guarded_views() -> list[GuardedView]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.db.models import Model
@@ -81,6 +79,7 @@ def all_databases(model: type[Model]) -> tuple[str, ...]:
     return (conf.database() or router.db_for_write(model),)
 
 
-def is_sharded(model: Any) -> bool:
+def aliases_of(model: type[Model]) -> tuple[str, ...]:
+    """All to which the project's own model may be written."""
     shards = shard_map()
-    return shards is not None and shards.covers(model)
+    return shards.aliases if shards and shards.covers(model) else (router.db_for_write(model),)
