@@ -42,9 +42,8 @@ class Command(BaseCommand):
         try:
             shards = required_map()
             if (slots is None) != (action not in ("freeze", "unfreeze")):
-                raise CommandError(
-                    f"`shards {action}` takes {'no' if slots else ''} slots, such as '0-99, 200'."
-                )
+                said = "takes no slots" if slots is not None else "takes slots, such as '0-99, 200'"
+                raise CommandError(f"`shards {action}` {said}.")
             chosen = parse_slots(slots, len(shards.owners)) if slots is not None else []
             getattr(self, f"do_{action}")(shards, chosen, options)
         except (MapError, ImproperlyConfigured) as error:
