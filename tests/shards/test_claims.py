@@ -10,6 +10,7 @@ import pytest
 from django.db import connections, transaction
 from django.db.models import F
 
+from idempotency.consumers import idempotent_consumer
 from idempotency.database import DatabaseNow
 from idempotency.decorators import idempotent
 from idempotency.exceptions import OperationInProgress, SlotFrozen, WrongShardMap
@@ -134,6 +135,31 @@ def refused_in_a_thread(call):
             return error
 
     return in_a_thread(run)
+
+
+def test_a_token_is_not_taken_from_a_frozen_slot_for_work_on_another_shard(shards, user_on):
+    user = user_on(6)
+    token = tokens().issue(user).token
+    freeze([6], shards, seconds=SECONDS)
+    with pytest.raises(SlotFrozen), tokens().consume(token, user, using=shard_of(user_on("elsewhere"))):
+        pass
+    unfreeze([6], shards)
+    with tokens().consume(token, user, using=shard_of(user_on("elsewhere"))):
+        pass
+
+
+@pytest.mark.parametrize("delivery", ["transactional", "at_most_once", "at_least_once"])
+def test_a_message_for_a_frozen_slot_waits(shards, user_on, delivery):
+    name = f"shards.frozen.{delivery}"
+    routed = {"key": "id", "shard_key": lambda id: user_on(6), "delivery": delivery}
+    consume = idempotent_consumer(name, **routed)(lambda id: create(id) and None)
+    freeze([6], shards, seconds=SECONDS)
+    with pytest.raises(SlotFrozen):
+        consume("a")
+    assert orders()["default"] == []
+    unfreeze([6], shards)
+    consume("a")
+    assert orders()["default"] == ["a"]
 
 
 def running(until):
