@@ -24,7 +24,7 @@ from tests.conftest import in_a_thread
 from tests.processes.gates import STUCK
 from tests.project.models import Order
 from tests.settings import VENDOR
-from tests.shards.conftest import MOVED, TWO, orders
+from tests.shards.conftest import MOVED, TWO, create, orders
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "elsewhere"])
 SECONDS = 5
@@ -36,12 +36,12 @@ def place(user_on):
 
     def place(key="a", work=lambda: None, **options):
         @idempotent(key="key", operation="place", scope=lambda key: user_on(6), **options)
-        def create(key):
+        def run(key):
             pk = Order.objects.create(reference=key).pk
             work()
             return pk
 
-        return create(key)
+        return run(key)
 
     return place
 
@@ -52,9 +52,7 @@ def test_a_frozen_slot_is_refused_and_others_are_not(shards, user_on, place):
         place()
     assert (refusal.value.code, refusal.value.retry_after) == ("conflict", 5)
     assert not IdempotencyRecord.objects.using("default").exists()
-    idempotent(key="key", scope=lambda key: user_on(5))(lambda key: Order.objects.create(reference=key).pk)(
-        "b"
-    )
+    idempotent(key="key", scope=lambda key: user_on(5))(create)("b")
     assert orders()["default"] == ["b"]
     unfreeze([6], shards)
     place()
@@ -247,9 +245,7 @@ def test_a_slot_that_is_not_here_is_refused_whatever_the_map_says(shards, place)
 
 
 def test_both_maps_are_served_until_the_old_one_is_retired(shards, settings, user_on, place):
-    other = idempotent(key="key", scope=lambda key: user_on(3))(
-        lambda key: Order.objects.create(reference=key).pk
-    )
+    other = idempotent(key="key", scope=lambda key: user_on(3))(create)
     freeze([6, 7], shards, seconds=SECONDS)
     settings.IDEMPOTENCY_SHARDS = MOVED
     assert adopt(shard_map()) == ["default", "elsewhere"]
