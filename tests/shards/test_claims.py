@@ -17,7 +17,7 @@ from idempotency.exceptions import OperationInProgress, SlotFrozen, WrongShardMa
 from idempotency.models import IdempotencyRecord, Shard, ShardSlot
 from idempotency.shards import require_same_map, shard_map, shard_of
 from idempotency.shards.claims import hold
-from idempotency.shards.stored import MapError, adopt, freeze, retire, unfreeze
+from idempotency.shards.stored import MapError, adopt, freeze, known, retire, unfreeze
 from idempotency.tokens import tokens
 from idempotency.unique_ids import unique_ids
 from tests.conftest import in_a_thread
@@ -116,6 +116,7 @@ def test_freezing_waits_for_who_is_at_work_and_refuses_who_comes(shards, place):
         numbers = count()
         while refused_in_a_thread(lambda: place(f"b{next(numbers)}")) is None:
             assert next(numbers) < 10_000, "nobody is refused"
+        assert in_a_thread(lambda: known("default")).frozen == set()
         assert not frozen.is_set()
     finally:
         finish.set()
