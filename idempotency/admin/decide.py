@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.admin.utils import label_for_field
+from django.contrib.admin.utils import label_for_field, quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.db.models import QuerySet
@@ -20,14 +20,10 @@ from django.utils.translation import gettext_lazy
 
 from idempotency.admin.decision_form import DecisionForm
 from idempotency.admin.runs import HIDDEN_RUN_FIELDS, RUN_FIELDS, attach_runs
+from idempotency.admin.shards import ShardsAdminMixin, address_of, addressed, hold_slots
 from idempotency.exceptions import DecisionRefused, IdempotencyError
 from idempotency.leases.decisions import run_of, seen_as
 from idempotency.models import IdempotencyRecord
-
-if TYPE_CHECKING:
-    Base = admin.ModelAdmin[Any]
-else:
-    Base = object
 
 State = IdempotencyRecord.State
 FACTS = ("operation", "shown_key", "shown_state", "created_at", "expires_at", "database_time")
@@ -48,18 +44,19 @@ def decide(form: DecisionForm, *, user_id: int) -> None:
     """Write what was decided, and who did. The log entry commits first where it lives in another database."""
     record, logs = form.record, router.db_for_write(LogEntry)
     with transaction.atomic(using=record._state.db), transaction.atomic(using=logs):
+        hold_slots([record])
         form.decide()
         message = f"Decided ({record.get_state_display()}): {form.decided}: {form.cleaned_data['reason']}"
-        LogEntry.objects.log_actions(user_id, [record], CHANGE, message, single_object=True)
+        LogEntry.objects.log_actions(user_id, [addressed(record)], CHANGE, message, single_object=True)
         logger.warning("decided by user %s about %s: %s", user_id, record, form.decided)
 
 
-class DecideMixin(Base):
-    """For the records' admin: ``<pk>/decide/``, and the action that leads there."""
+class DecideMixin(ShardsAdminMixin):
+    """For the records' admin: ``<address>/decide/``, and the action that leads there."""
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.decide_view)
-        return [path("<int:pk>/decide/", view, name=self.decide_url_name), *super().get_urls()]
+        return [path("<str:address>/decide/", view, name=self.decide_url_name), *super().get_urls()]
 
     @property
     def decide_url_name(self) -> str:
@@ -72,16 +69,16 @@ class DecideMixin(Base):
     def decide_record(
         self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord]
     ) -> HttpResponse | None:
-        found = list(queryset.values_list("pk", flat=True)[:2])
+        found = list(queryset[:2])
         if len(found) != 1:
             self.message_user(request, _("Select one record: each is a decision."), messages.ERROR)
             return None
-        return redirect(f"{self.admin_site.name}:{self.decide_url_name}", pk=found[0])
+        return redirect(f"{self.admin_site.name}:{self.decide_url_name}", quote(address_of(found[0])))
 
-    def decide_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+    def decide_view(self, request: HttpRequest, address: str) -> HttpResponse:
         if not (self.has_view_permission(request) and self.has_decide_permission(request)):
             raise PermissionDenied
-        record: IdempotencyRecord | None = self.get_queryset(request).filter(pk=pk).first()
+        record: IdempotencyRecord | None = self.row_at(request, unquote(address))
         if record is None:
             raise Http404
         attach_runs([record])
@@ -102,7 +99,7 @@ class DecideMixin(Base):
             return redirect(request.path)
         self.message_user(request, _("It is decided: %s.") % form.decided, messages.SUCCESS)
         change = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change"
-        return redirect(change, form.record.pk)
+        return redirect(change, quote(address_of(form.record)))
 
     def _ask_what_became_of_it(
         self, request: HttpRequest, record: IdempotencyRecord, form: DecisionForm
@@ -114,7 +111,7 @@ class DecideMixin(Base):
             "opts": self.opts,
             "media": self.media,
             "form": form,
-            "record": record,
+            "record": addressed(record),
             "facts": self._facts(request, record),
             "refusal": undecidable(record),
             "seen": seen_as(record),

@@ -12,11 +12,11 @@ from django.utils.text import Truncator
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
-from idempotency import conf
 from idempotency.admin.filters import AgeFilter, DecisionFilter
 from idempotency.admin.logs import LogAdmin
 from idempotency.admin.readable import preformatted
 from idempotency.admin.records import IdempotencyRecordAdmin
+from idempotency.admin.shards import ShardsAdminMixin
 from idempotency.database import DatabaseNow
 from idempotency.models import FailedMessage, IdempotencyRecord, InboxMessage
 
@@ -107,10 +107,11 @@ class FailedMessageAdmin(LogAdmin):
     search_fields = ("key",)
     search_help_text = _("The exact business id.")
     readonly_fields = ("age", "shown_error")
+    home = ShardsAdminMixin.home
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request).annotate(now=DatabaseNow())
-        return rows.using(conf.database() or rows.db)
+        return rows
 
     def get_list_select_related(self, request: HttpRequest) -> bool:
         return False

@@ -11,13 +11,14 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from idempotency.admin.filters import BoundedPaginator
+from idempotency.admin.shards import ShardsAdminMixin
 from idempotency.database import DatabaseNow
 from idempotency.models import LedgerEntry, ParkedEvent, StatusTransition
 from idempotency.models.subjects import object_digest
 from idempotency.status import StatusMixin
 
 
-class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+class LogAdmin(ShardsAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
     """Read-only, newest first, and searched by the exact object alone: no page scans a large table."""
 
     list_per_page = 50
@@ -31,8 +32,12 @@ class LogAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the st
     paginator = BoundedPaginator
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset(request).using(router.db_for_write(self.model))
+        rows: QuerySet[Any] = super().get_queryset(request).using(self.database(request))
         return rows
+
+    def home(self) -> str:
+        """With the objects, wherever guards have their records."""
+        return router.db_for_write(self.model)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db import router, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
@@ -18,6 +18,7 @@ from idempotency import conf
 from idempotency.admin.logs import LogAdmin
 from idempotency.admin.readable import as_json, decoded, is_text, preformatted, shortened
 from idempotency.admin.records import HIDDEN, may_read
+from idempotency.admin.shards import ShardsAdminMixin
 from idempotency.database import DatabaseNow
 from idempotency.models import OutboxMessage, OutboxQuerySet
 
@@ -60,11 +61,12 @@ class OutboxMessageAdmin(LogAdmin):
     search_help_text = gettext_lazy("The exact event id.")
     actions = ("try_again",)
     readonly_fields = ("age", "shown_error", "shown_headers", "shown_body", "content_hidden")
+    home = ShardsAdminMixin.home
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        alias = conf.database() or router.db_for_write(OutboxMessage)
-        rows: QuerySet[Any] = super().get_queryset(request).using(alias)
-        rows = rows.annotate(now=DatabaseNow()).defer("headers", "body")
+        rows: QuerySet[Any] = (
+            super().get_queryset(request).annotate(now=DatabaseNow()).defer("headers", "body")
+        )
         return rows
 
     def get_list_select_related(self, request: HttpRequest) -> bool:
@@ -77,7 +79,7 @@ class OutboxMessageAdmin(LogAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         # Any other, such as ?body__startswith=, would answer questions about what is hidden.
-        return lookup in ("state__exact", BrokerFilter.parameter_name)
+        return lookup in ("state__exact", BrokerFilter.parameter_name) or self.is_of_shards(lookup)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         content = CONTENT if may_read(request) else ("content_hidden",)
@@ -95,7 +97,7 @@ class OutboxMessageAdmin(LogAdmin):
         return may_delete and (obj is None or obj.state != State.PUBLISHED)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        self.delete_queryset(request, self.get_queryset(request).filter(pk=obj.pk))
+        self.delete_queryset(request, self.get_queryset(request).using(obj._state.db).filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Those that still wait once they are held: a publisher may be at work on them."""

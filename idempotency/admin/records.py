@@ -4,7 +4,6 @@ from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.db import router
 from django.db.models import BooleanField, Case, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -13,13 +12,14 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from idempotency import conf
 from idempotency.admin.decide import DecideMixin, undecidable
 from idempotency.admin.filters import MOST_COUNTED, AgeFilter, BoundedPaginator, DecisionFilter
 from idempotency.admin.readable import moment, readable_body, readable_headers
 from idempotency.admin.release import ReleaseForm, effects_of, refusal, release
 from idempotency.admin.runs import HIDDEN_RUN_FIELDS, RUN_FIELDS, RunDisplayMixin, attach_runs
+from idempotency.admin.shards import ShardsAdminMixin, address_of
 from idempotency.database import DatabaseNow
+from idempotency.exceptions import DecisionRefused, IdempotencyError
 from idempotency.leases.decisions import run_of, seen_as
 from idempotency.models import IdempotencyRecord, RecordQuerySet
 
@@ -33,7 +33,7 @@ def may_read(request: HttpRequest) -> bool:
 
 
 @admin.register(IdempotencyRecord)
-class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
+class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, ShardsAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs only
     """Read-only but for releasing and deciding. No page reads a body that it does not show, nor scans."""
 
     list_display = ("operation", "listed_key", "shown_state", "is_live", "created_at")
@@ -55,8 +55,7 @@ class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  #
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyRecord]:
         live = When(expires_at__gt=DatabaseNow(), then=Value(True))
-        alias = conf.database() or router.db_for_write(IdempotencyRecord)
-        rows: QuerySet[IdempotencyRecord] = super().get_queryset(request).using(alias)
+        rows: QuerySet[IdempotencyRecord] = super().get_queryset(request).using(self.database(request))
         rows = rows.annotate(live=Case(live, default=Value(False), output_field=BooleanField()))
         return rows.annotate(now=DatabaseNow()).defer("headers", "body")
 
@@ -67,7 +66,8 @@ class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  #
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         # Any other, such as ?body__startswith=, would answer questions about what is hidden.
-        return lookup in ("state__exact", AgeFilter.parameter_name, DecisionFilter.parameter_name)
+        own = ("state__exact", AgeFilter.parameter_name, DecisionFilter.parameter_name)
+        return lookup in own or self.is_of_shards(lookup)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         record = super().get_object(request, object_id, from_field)
@@ -77,6 +77,7 @@ class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  #
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         record = kwargs["obj"]
+        context["address"] = address_of(record)
         context["may_decide"] = self.has_decide_permission(request) and not undecidable(record)
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -186,13 +187,18 @@ class IdempotencyRecordAdmin(DecideMixin, RunDisplayMixin, admin.ModelAdmin):  #
             "possible": [(record, seen_as(record)) for record in records if not refusal(record)],
             "have_effects": any(effects for *__, effects, refused in rows if not refused),
             "checkbox": ACTION_CHECKBOX_NAME,
+            "list": request.get_full_path(),
         }
         return TemplateResponse(request, "admin/idempotency/idempotencyrecord/release.html", context)
 
     def _release(self, request: HttpRequest, queryset: QuerySet[IdempotencyRecord], reason: str) -> None:
         shown = [text.partition(":") for text in request.POST.getlist("seen")]
         seen = {int(pk): look for pk, __, look in shown if pk.isdecimal()}
-        outcome = release(queryset, seen, user_id=cast(int, request.user.pk), reason=reason)
+        try:
+            outcome = release(queryset, seen, user_id=cast(int, request.user.pk), reason=reason)
+        except (DecisionRefused, IdempotencyError) as refused:
+            self.message_user(request, _("Nothing was released. %s") % refused, messages.WARNING)
+            return
         if count := len(outcome.released):
             text = ngettext("%d operation may run again.", "%d operations may run again.", count) % count
             self.message_user(request, text, messages.SUCCESS)

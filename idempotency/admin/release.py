@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from idempotency import conf
 from idempotency.admin.runs import attach_runs, entries_of
+from idempotency.admin.shards import addressed, hold_slots
 from idempotency.leases.decisions import seen_as
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.steps.journal import BEGUN, DONE
@@ -53,11 +54,12 @@ def release(records: Records, seen: Mapping[int, str], *, user_id: int, reason: 
     """Delete those of the records that still are what they were ``seen_as()``, together with their runs.
 
     The log entry commits first where it lives in another database: better an entry too many than an
-    operation that ran twice and nobody knows why.
+    operation that ran twice and nobody knows why. Raises DecisionRefused where a slot is frozen.
     """
     outcome = Outcome()
     with transaction.atomic(using=records.db), transaction.atomic(using=router.db_for_write(LogEntry)):
         rows = list(locked(records.filter(pk__in=seen)))
+        hold_slots(rows)
         # Read once their records are held: nobody else writes them any more.
         attach_runs(rows)
         free = {record.pk: record for record in rows}
@@ -82,7 +84,7 @@ def locked(records: Records) -> Records:
 
 def forget(record: IdempotencyRecord, user_id: int, reason: str) -> None:
     message = f"Released ({record.get_state_display()}): {reason}"
-    LogEntry.objects.log_actions(user_id, [record], DELETION, message, single_object=True)
+    LogEntry.objects.log_actions(user_id, [addressed(record)], DELETION, message, single_object=True)
     logger.warning("released %s by user %s", record, user_id)
     pk, using = record.pk, record._state.db
     record.delete()
