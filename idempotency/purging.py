@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -210,3 +210,27 @@ class Purge:
     def _time_is_up(self) -> bool:
         spent = self.clock() - self._started_at
         return self._begun and self.seconds is not None and spent >= self.seconds
+
+
+class Purges:
+    """One for each of several databases, one after the other. ``seconds`` are for all together: each gets an
+    equal share of what those before it have left, so that none is always the one that is not come to."""
+
+    def __init__(
+        self,
+        databases: Sequence[str],
+        batch_size: int,
+        seconds: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.batch_size, self.seconds, self.clock = batch_size, seconds, clock
+        self._waiting = len(databases)
+        self._started_at = clock()
+
+    def on(self, using: str) -> Purge:
+        share = None
+        if self.seconds is not None:
+            left = self.seconds - (self.clock() - self._started_at)
+            share = max(0.0, left) / self._waiting
+        self._waiting -= 1
+        return Purge(using, self.batch_size, share, self.clock)

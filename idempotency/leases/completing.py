@@ -21,12 +21,16 @@ from idempotency.exceptions import (
     LeaseLost,
     OperationInProgress,
     OutcomeUnknown,
+    SlotFrozen,
     StepsChanged,
+    WrongShardMap,
 )
 from idempotency.leases.lease import Lease, is_free
 from idempotency.leases.resumed import ResumedGuard, stored_key
 from idempotency.models import IdempotencyRecord, OperationRun
 from idempotency.responses import StoredResponse
+from idempotency.shards.claims import hold
+from idempotency.shards.routing import alias_at
 from idempotency.signals import announce, recovered
 from idempotency.steps.operation import registered
 
@@ -115,8 +119,14 @@ class Completer:
         treat = {Outcome.FREED: lease.forget, Outcome.UNKNOWN: lease.lose_sight}.get(planned.outcome)
         if treat is None or record.state != State.RUNNING:
             return planned
-        with transaction.atomic(using=self.using):
-            treated = is_free(connections[self.using], record.pk) and treat()
+        try:
+            with transaction.atomic(using=self.using):
+                hold(alias_at(self.using, record.slot))
+                treated = is_free(connections[self.using], record.pk) and treat()
+        except SlotFrozen:
+            return Treated(record, Outcome.TAKEN)
+        except WrongShardMap as error:
+            return Treated(record, Outcome.FAILED, str(error))
         return planned if treated else Treated(record, Outcome.TAKEN)
 
 

@@ -3,14 +3,15 @@ from __future__ import annotations
 import signal
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Sequence
 from threading import Event
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error, close_old_connections, connections, router
+from django.db import Error, close_old_connections
 
-from idempotency import conf
 from idempotency.leases.completing import Completer, Outcome, Treated, load_operations
+from idempotency.management.databases import chosen_databases, in_turn, require_same_map
 from idempotency.models import IdempotencyRecord
 
 LARGEST_BATCH = 10_000
@@ -42,29 +43,33 @@ class Command(BaseCommand):
             help=f"Records that are read at once, 1 to {LARGEST_BATCH} (default: 100).",
         )
         parser.add_argument(
-            "--database", help="Alias of the records' database. By default the one that guards use."
+            "--database",
+            help="Alias of the records' database. By default the one that guards use; with "
+            "shards, each of them in turn.",
         )
 
     def handle(self, **options: Any) -> None:
-        completer = self.completer(options)
+        databases = self.databases(options)
+        require_same_map()
         load_operations()
         if not options["loop"]:
-            counts = self.complete(completer, options)
-            if counts[Outcome.FAILED]:
-                raise CommandError("Some failed, and are tried again the next time: see the reasons above.")
+            in_turn(self, databases, lambda using: self.complete_once(using, options))
             return
         stop = Event()
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, lambda number, frame: stop.set())
         while not stop.is_set():
             close_old_connections()
-            try:
-                self.complete(completer, options, stop)
-            except CommandError as error:
-                self.stderr.write(str(error))
+            for using in databases:
+                if stop.is_set():
+                    break
+                try:
+                    self.complete(using, options, stop)
+                except CommandError as error:
+                    self.stderr.write(str(error))
             stop.wait(options["interval"])
 
-    def completer(self, options: dict[str, Any]) -> Completer:
+    def databases(self, options: dict[str, Any]) -> Sequence[str]:
         size = options["batch_size"]
         if not 1 <= size <= LARGEST_BATCH:
             raise CommandError(f"--batch-size takes 1 to {LARGEST_BATCH}, not {size}.")
@@ -72,15 +77,14 @@ class Command(BaseCommand):
             raise CommandError(f"--interval takes a number above 0, not {options['interval']:g}.")
         if options["loop"] and options["dry_run"]:
             raise CommandError("--dry-run says once what would be done: give it without --loop.")
-        using = options["database"] or conf.database() or router.db_for_write(IdempotencyRecord)
-        if using not in connections:
-            aliases = ", ".join(connections)
-            raise CommandError(f"There is no database {using!r}: --database takes one of {aliases}.")
-        return Completer(using, batch_size=size)
+        return chosen_databases(IdempotencyRecord, options["database"])
 
-    def complete(
-        self, completer: Completer, options: dict[str, Any], stop: Event | None = None
-    ) -> Counter[Outcome]:
+    def complete_once(self, using: str, options: dict[str, Any]) -> None:
+        if self.complete(using, options)[Outcome.FAILED]:
+            raise CommandError("Some failed, and are tried again the next time: see the reasons above.")
+
+    def complete(self, using: str, options: dict[str, Any], stop: Event | None = None) -> Counter[Outcome]:
+        completer = Completer(using, batch_size=options["batch_size"])
         counts: Counter[Outcome] = Counter()
         try:
             for treated in completer.run(dry_run=options["dry_run"]):

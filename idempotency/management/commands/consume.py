@@ -10,6 +10,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from idempotency import conf
 from idempotency.consumers.consumer import Consumer, registered, registered_names
+from idempotency.management.databases import require_same_map
 
 
 class Command(BaseCommand):
@@ -39,6 +40,7 @@ class Command(BaseCommand):
             worker = Worker(consumers)
         except (ImproperlyConfigured, ValueError) as error:
             raise CommandError(str(error)) from error
+        require_same_map()
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, lambda number, frame: worker.stop())
         if options["send_dead_letters_again"]:

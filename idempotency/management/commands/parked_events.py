@@ -4,11 +4,13 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error, connections, router
+from django.db import Error, router
 from django.db.models import BooleanField, Case, Value, When
 
 from idempotency.database import DatabaseNow
+from idempotency.management.databases import chosen_databases, in_turn
 from idempotency.models import ParkedEvent
+from idempotency.shards.maps import shard_map
 from idempotency.status import StatusMixin
 
 
@@ -20,13 +22,18 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--overdue", action="store_true", help="Leave out those within their limit.")
-        parser.add_argument("--database", help="Alias; by default where the routers write these events.")
+        parser.add_argument(
+            "--database",
+            help="Alias; by default where the routers write these events; with shards, each of them in turn.",
+        )
 
     def handle(self, *, overdue: bool, database: str | None, **options: Any) -> None:
-        using = database or router.db_for_write(ParkedEvent)
-        if using not in connections:
-            aliases = ", ".join(connections)
-            raise CommandError(f"There is no database {using!r}: --database takes one of {aliases}.")
+        if shard_map() is None:
+            database = database or router.db_for_write(ParkedEvent)
+        databases = chosen_databases(ParkedEvent, database)
+        in_turn(self, databases, lambda using: self.list_events(using, overdue=overdue))
+
+    def list_events(self, using: str, *, overdue: bool) -> None:
         late = Case(
             When(report_at__lte=DatabaseNow(), then=Value(True)),
             default=Value(False),

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import signal
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from importlib import import_module
 from threading import Event
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error, close_old_connections, connections, router
+from django.db import Error, close_old_connections
 
-from idempotency import conf
+from idempotency.management.databases import chosen_databases, in_turn, require_same_map
 from idempotency.models import OutboxMessage
 from idempotency.outbox.publisher import Passed, Publisher, configured_brokers
 
@@ -39,39 +40,41 @@ class Command(BaseCommand):
             "50 at most).",
         )
         parser.add_argument(
-            "--database", help="Alias of the outbox's database. By default the one that guards use."
+            "--database",
+            help="Alias of the outbox's database. By default the one that guards use; with "
+            "shards, each of them in turn.",
         )
 
     def handle(self, **options: Any) -> None:
-        publisher = self.publisher(options)
+        databases = self.databases(options)
+        require_same_map()
+        publishers = {using: Publisher(using, options["batch_size"]) for using in databases}
         stop = Event()
         try:
             if options["loop"]:
                 for ending in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(ending, lambda number, frame: stop.set())
-                self.loop(publisher, options, stop)
+                self.loop([*publishers.values()], options, stop)
             else:
-                self.publish_all(publisher, options)
+                in_turn(self, databases, lambda using: self.publish_all(publishers[using], options))
         finally:
-            publisher.close()
+            for publisher in publishers.values():
+                publisher.close()
 
-    def publisher(self, options: dict[str, Any]) -> Publisher:
+    def databases(self, options: dict[str, Any]) -> Sequence[str]:
         size = options["batch_size"]
         if not 1 <= size <= LARGEST_BATCH:
             raise CommandError(f"--batch-size takes 1 to {LARGEST_BATCH}, not {size}.")
         if not options["interval"] > 0:
             raise CommandError(f"--interval takes a number above 0, not {options['interval']:g}.")
-        using = options["database"] or conf.database() or router.db_for_write(OutboxMessage)
-        if using not in connections:
-            aliases = ", ".join(connections)
-            raise CommandError(f"There is no database {using!r}: --database takes one of {aliases}.")
+        databases = chosen_databases(OutboxMessage, options["database"])
         try:
             configured_brokers()
             # Not found out by the first message: whether kombu is there.
             import_module("idempotency.brokers")
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
-        return Publisher(using, size)
+        return databases
 
     def publish_all(self, publisher: Publisher, options: dict[str, Any]) -> None:
         """Passes until one has published nothing: what others held in one, and what comes after that, may be
@@ -92,17 +95,19 @@ class Command(BaseCommand):
         if has_failed:
             raise CommandError("Some failed, and are tried again later: see the reasons above.")
 
-    def loop(self, publisher: Publisher, options: dict[str, Any], stop: Event) -> None:
+    def loop(self, publishers: list[Publisher], options: dict[str, Any], stop: Event) -> None:
         while not stop.is_set():
             close_old_connections()
-            passed = Passed()
-            try:
-                passed = self.run_pass(publisher, options, stop)
-            except CommandError as error:
-                self.stderr.write(str(error))
-            if passed.published and options["verbosity"] > 1:
-                self.stdout.write(f"{passed.published} published")
-            if not passed.published:
+            published, has_failed = 0, False
+            for publisher in publishers:
+                try:
+                    published += self.run_pass(publisher, options, stop).published
+                except CommandError as error:
+                    has_failed = True
+                    self.stderr.write(str(error))
+            if published and options["verbosity"] > 1:
+                self.stdout.write(f"{published} published")
+            if has_failed or not published:
                 stop.wait(options["interval"])
 
     def run_pass(self, publisher: Publisher, options: dict[str, Any], stop: Event) -> Passed:

@@ -3,18 +3,24 @@ from __future__ import annotations
 import re
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error, connections, router
+from django.db import Error
 from django.utils.dateparse import parse_duration
 
-from idempotency import conf
+from idempotency.management.databases import (
+    chosen_databases,
+    in_turn,
+    require_nothing_moves,
+    require_same_map,
+)
 from idempotency.models import IdempotencyRecord
-from idempotency.purging import Purge
+from idempotency.purging import Purge, Purges
 
 LARGEST_BATCH = 10_000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -47,10 +53,14 @@ class Command(BaseCommand):
             help=f"Rows per transaction, 1 to {LARGEST_BATCH} (default: 1000).",
         )
         parser.add_argument(
-            "--max-seconds", type=float, help="Stop between two batches when this time is over."
+            "--max-seconds",
+            type=float,
+            help="Stop between two batches when this time is over. Several shards share it.",
         )
         parser.add_argument(
-            "--database", help="Alias of the records' database. By default the one that guards use."
+            "--database",
+            help="Alias of the records' database. By default the one that guards use; with "
+            "shards, each of them in turn.",
         )
         parser.add_argument(
             "--drop-bodies-after",
@@ -66,11 +76,27 @@ class Command(BaseCommand):
         )
 
     def handle(self, **options: Any) -> None:
-        purge = self.purge(options)
+        databases = self.databases(options)
         age = parse_age(options["drop_bodies_after"])
         scope = parse_scope(options["scope"])
         if age and scope:
             raise CommandError("--scope erases whole records: give it without --drop-bodies-after.")
+        require_same_map()
+        if scope:
+            require_nothing_moves()
+        purges = Purges(databases, options["batch_size"], options["max_seconds"])
+        in_turn(self, databases, lambda using: self.work(purges.on(using), age, scope, options))
+        if scope:
+            # Whatever was moved meanwhile may have been found in neither place, or be left in one.
+            require_same_map()
+            require_nothing_moves()
+
+    def work(
+        self, purge: Purge, age: timedelta | None, scope: tuple[str, str] | None, options: dict[str, Any]
+    ) -> None:
+        self.progress_shown = False
+        if self.stdout.isatty() and not self.quiet:
+            purge.on_progress = self.show_progress
         try:
             done = run(purge, age, scope, dry_run=options["dry_run"])
         except Error as error:
@@ -84,22 +110,14 @@ class Command(BaseCommand):
                 "Some of the principal's rows were locked and are left: run the command again."
             )
 
-    def purge(self, options: dict[str, Any]) -> Purge:
+    def databases(self, options: dict[str, Any]) -> Sequence[str]:
         size, seconds = options["batch_size"], options["max_seconds"]
         if not 1 <= size <= LARGEST_BATCH:
             raise CommandError(f"--batch-size takes 1 to {LARGEST_BATCH}, not {size}.")
         if seconds is not None and not seconds > 0:
             raise CommandError(f"--max-seconds takes a number above 0, not {seconds:g}.")
-        using = options["database"] or conf.database() or router.db_for_write(IdempotencyRecord)
-        if using not in connections:
-            aliases = ", ".join(connections)
-            raise CommandError(f"There is no database {using!r}: --database takes one of {aliases}.")
         self.quiet = not options["verbosity"]
-        self.progress_shown = False
-        purge = Purge(using, batch_size=size, seconds=seconds)
-        if self.stdout.isatty() and not self.quiet:
-            purge.on_progress = self.show_progress
-        return purge
+        return chosen_databases(IdempotencyRecord, options["database"])
 
     def show_progress(self, counts: Counter[str]) -> None:
         self.stdout.write(f"\r{summary(counts)}", ending="")
