@@ -59,13 +59,14 @@ class LeaseStore:
         It is looked for first: an insert would wait for an owner that was halted in the middle of a commit,
         and on SQLite for all that others are at. Raises OperationInProgress when somebody else was faster.
         """
-        if self.connection.vendor == "postgresql":
-            with self._claiming(is_needed=False):
-                self._insert_where_none_is()
-        elif found := self.find():
+        in_one_statement = self.connection.vendor == "postgresql"
+        # On a shard, what is in the way is answered from a slot that is frozen, too.
+        if (not in_one_statement or self.slot is not None) and (found := self.find()):
             return found
-        else:
-            with self._claiming(is_needed=self.terms.may_go_on):
+        with self._claiming(is_needed=self.terms.may_go_on and not in_one_statement):
+            if in_one_statement:
+                self._insert_where_none_is()
+            else:
                 self._insert()
         if self.lease:
             return None

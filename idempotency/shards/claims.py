@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ logger = logging.getLogger("idempotency")
 LOCK_CLASS = 0x1DE_3907
 # MySQL's, for NOWAIT.
 NOWAIT_REFUSED = 3572
+MINUTE = 60
+_logged: dict[str, float] = {}
 SHARD, SLOT = Shard._meta.db_table, ShardSlot._meta.db_table
 MAP = "m.name, m.version, m.fingerprint, m.previous_version, m.previous_fingerprint"
 LOCK = "SELECT set_config('idempotency.slot', pg_try_advisory_xact_lock_shared(%s, %s)::text, true)"
@@ -58,14 +61,13 @@ def hold(using: str) -> None:
     if slot is None or shards is None:
         return
     stored = ask(connections[using], slot)
-    # The slot's own row decides, which is locked: whatever a process takes the map to be, it is refused
-    # where the slot is not.
-    if stored is None or not stored.accepts(shards) or not using == stored.owner == stored.name:
-        difference = said_of(using, slot, shards, stored)
-        logger.error("refused: %s", difference)
-        raise WrongShardMap(difference)
+    if stored is None or not stored.accepts(shards):
+        raise refusal(using, slot, shards, stored)
     if stored.is_frozen:
         raise SlotFrozen
+    # The slot's own row, which is locked: whatever map a process has, it is refused where the slot is not.
+    if not using == stored.owner == stored.name:
+        raise refusal(using, slot, shards, stored)
 
 
 @contextmanager
@@ -132,6 +134,15 @@ def ask_mysql(connection: BaseDatabaseWrapper, slot: int) -> Stored | None:
 
 def stored(row: Any) -> Stored | None:
     return Stored._make((*row[:-1], bool(row[-1]))) if row else None
+
+
+def refusal(using: str, slot: int, shards: ShardMap, stored: Stored | None) -> WrongShardMap:
+    difference, now = said_of(using, slot, shards, stored), time.monotonic()
+    # Each request is refused; who reads the log need not be told each time.
+    if now - _logged.get(difference, -MINUTE) >= MINUTE:
+        _logged[difference] = now
+        logger.error("refused: %s", difference)
+    return WrongShardMap(difference)
 
 
 def said_of(using: str, slot: int, shards: ShardMap, stored: Stored | None) -> str:

@@ -39,6 +39,8 @@ class Known:
         if shard is None:
             yield f"{self.alias}: has no map. Run `manage.py shards adopt`."
             return
+        if shard.name == self.alias and self.accepts(shards):
+            return
         if shard.name != self.alias:
             yield f"{self.alias}: is the database that the map of the others calls {shard.name!r}."
         for other in dict.fromkeys([*self.owners.values(), *shards.owners]):
