@@ -31,8 +31,8 @@ class ShardRouter:
     def allow_migrate(
         self, db: str, app_label: str, model_name: str | None = None, **hints: Any
     ) -> bool | None:
-        shards, label = shard_map(), f"{app_label}.{(model_name or '').lower()}"
-        if shards is None or db in shards.aliases or not {app_label, label} & shards.models:
+        shards, label = shard_map(), f"{app_label}.{model_name or ''}".lower()
+        if shards is None or db in shards.aliases or not {app_label.lower(), label} & shards.models:
             return None
         return False
 
@@ -52,8 +52,16 @@ class ShardRouter:
             return str(found)
         raise Unroutable(
             f"Nothing says on which shard this {model._meta.verbose_name} is: use "
-            f"{model.__name__}.objects.using(shard_of(…)), from idempotency.shards."
+            f"{model.__name__}.objects.using(shard_of(…)), from idempotency.shards.{pointed_to(shards, instance)}"
         )
+
+
+def pointed_to(shards: ShardMap, instance: Model | None) -> str:
+    """Django asks where a row is to be as soon as it is given an object, before it knows of ``using()``."""
+    if instance is None or shards.covers(instance) or is_own(type(instance)):
+        return ""
+    name = type(instance).__name__
+    return f" Where it only points to a {name}, which is not on shards, give the {name}'s id and no object."
 
 
 def is_own(model: type[Model]) -> bool:
