@@ -52,7 +52,8 @@ class ShardRouter:
             return str(found)
         raise Unroutable(
             f"Nothing says on which shard this {model._meta.verbose_name} is: use "
-            f"{model.__name__}.objects.using(shard_of(…)), from idempotency.shards.{pointed_to(shards, instance)}"
+            f"{model.__name__}.objects.using(shard_of(…)), from idempotency.shards."
+            f"{pointed_to(shards, instance)}"
         )
 
 
