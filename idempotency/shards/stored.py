@@ -101,7 +101,8 @@ def changing(shards: ShardMap) -> Iterator[list[Known]]:
 
 
 def write_slot(alias: str, slot: int, **values: Any) -> None:
-    """One at a time: of many, MariaDB would read and lock all, and wait for who is at work in the others."""
+    """One at a time: of many, MariaDB reads and locks all under REPEATABLE READ, and waits for who is at
+    work in the others."""
     ShardSlot.objects.using(alias).filter(slot=slot).update(**values)
 
 
