@@ -9,7 +9,8 @@ E019 ledger fields, E020 IDEMPOTENCY_UNIQUE_IDS, E021 a medium that cannot keep 
 E022 IDEMPOTENCY_LOCKS, E023 a medium that cannot keep locks, E024 a fenced model without its lock,
 E025 mode lease under ATOMIC_REQUESTS, E026 durations of leases, inbox and outbox,
 E027 IDEMPOTENCY_BROKERS, E028 IDEMPOTENCY_CONSUMERS, E030 IDEMPOTENCY_SHARDS, E031 business rows that are
-not on shards, E032 no router for those that are, E033 shards with another map.
+not on shards, E032 no router for those that are, E033 shards with another map, E034 models for
+shards that do not exist.
 
 Warnings: W001 SQLite without IMMEDIATE, W002 anonymous callers share a scope, W003 durable=True,
 W004 a wait that is cut, W005 safe methods, W006 waiting under ATOMIC_REQUESTS, W007 no throttle,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
@@ -29,6 +30,18 @@ def check_map() -> Iterator[CheckMessage]:
             hint=f"Add {ROUTER!r} to DATABASE_ROUTERS, before other routers.",
             id="idempotency.E032",
         )
+    if unknown := sorted(label for label in (shards.models if shards else ()) if not is_known(label)):
+        yield Error(
+            f"IDEMPOTENCY_SHARDS['MODELS'] names what does not exist: {', '.join(map(repr, unknown))}.",
+            hint="Give labels of models such as 'shop.Order', or of whole apps; others are not routed.",
+            id="idempotency.E034",
+        )
+
+
+def is_known(label: str) -> bool:
+    app, _, model = label.partition(".")
+    found = next((each for each in apps.get_app_configs() if each.label.lower() == app), None)
+    return bool(found and (not model or model in found.models))
 
 
 def check_covered(view: GuardedView) -> Iterator[CheckMessage]:

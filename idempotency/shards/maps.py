@@ -31,8 +31,9 @@ class ShardMap:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """Sixteen bytes that two maps share only if they have the same slots on the same aliases."""
-        return digest(b"idem-shard-map", self.owners)
+        """Sixteen bytes that two maps share only if they have the same slots on the same aliases, and spread
+        the same models."""
+        return digest(b"idem-shard-map", (*self.owners, "", *sorted(self.models)))
 
     @cached_property
     def aliases(self) -> tuple[str, ...]:
@@ -49,7 +50,11 @@ class ShardMap:
     def covers(self, model: Any) -> bool:
         """Whether the model's rows are spread over the shards."""
         meta = model._meta.concrete_model._meta
-        return meta.app_label in self.models or meta.label_lower in self.models
+        if {meta.app_label.lower(), meta.label.lower()} & self.models:
+            return True
+        # What cannot be elsewhere: the other part of a child's row, and links of many to many.
+        belongs_to = [*meta.parents, *([meta.auto_created] if meta.auto_created else [])]
+        return any(map(self.covers, belongs_to))
 
 
 _known: tuple[object, ShardMap | None] = (None, None)

@@ -23,6 +23,10 @@ class ShardAlias(str):
         made.slot = slot
         return made
 
+    def __getnewargs__(self) -> tuple[str, int]:  # type: ignore[override]
+        """Of copies and pickles: rows that are cached carry it."""
+        return (str(self), self.slot)
+
 
 def shard_of(shard_key: Scope) -> ShardAlias:
     """Where what belongs to this key is: ``Order.objects.using(shard_of(user))``.

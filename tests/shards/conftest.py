@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from idempotency.shards import shard_map
-from idempotency.shards.stored import adopt
+from idempotency.shards.adopting import adopt
 from tests.project.models import Order
 
 TWO = {"VERSION": 1, "SLOTS": 16, "MAP": {"default": "0-7", "elsewhere": "8-15"}, "MODELS": ["project"]}

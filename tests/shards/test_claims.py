@@ -16,8 +16,10 @@ from idempotency.decorators import idempotent
 from idempotency.exceptions import OperationInProgress, SlotFrozen, WrongShardMap
 from idempotency.models import IdempotencyRecord, Shard, ShardSlot
 from idempotency.shards import require_same_map, shard_map, shard_of
+from idempotency.shards.adopting import adopt, retire
 from idempotency.shards.claims import hold
-from idempotency.shards.stored import MapError, adopt, freeze, known, retire, unfreeze
+from idempotency.shards.freezing import freeze, unfreeze
+from idempotency.shards.stored import MapError, known
 from idempotency.tokens import tokens
 from idempotency.unique_ids import unique_ids
 from tests.conftest import in_a_thread

@@ -166,6 +166,17 @@ def test_the_databases_check_tells_of_another_map(shards, settings, found):
     assert "E033" in found(databases=databases)
 
 
+def test_other_models_are_another_map(shards, settings, said):
+    settings.IDEMPOTENCY_SHARDS = {**TWO, "MODELS": ["project.order"]}
+    with pytest.raises(WrongShardMap, match="default: has other MODELS in version 1"):
+        require_same_map()
+    with pytest.raises(CommandError, match="count VERSION up"):
+        said("adopt")
+    settings.IDEMPOTENCY_SHARDS = {**settings.IDEMPOTENCY_SHARDS, "VERSION": 2}
+    said("adopt")
+    require_same_map()
+
+
 def test_migrations_of_what_is_on_shards_run_there_alone(shards, settings):
     settings.IDEMPOTENCY_SHARDS = {**TWO, "MAP": {"elsewhere": "0-15"}}
     router = ShardRouter()

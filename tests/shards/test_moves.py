@@ -150,3 +150,30 @@ def test_a_process_of_the_old_map_is_refused_once_it_is_retired(shards):
     assert [shards.ask(alias, "SELECT count(*) FROM project_order") for alias in ALIASES] == [[(0,)]] * len(
         ALIASES
     )
+
+
+def test_operations_that_can_be_gone_on_with_are_moved_with_their_journals(shards):
+    source, target = ALIASES[0], ALIASES[-1]
+    digest = "'\\x{}'" if VENDOR == "postgresql" else "x'{}'"
+    for alias, key, slot in ((source, "aa", MOVED[0]), (source, "bb", 4), (target, "cc", SLOTS - 1)):
+        add_run(shards, alias, digest.format(key * 16), slot)
+    move_as_documented(shards.names[source], shards.names[target], MOVED, ORDER)
+    pairs = "SELECT slot, journal FROM idempotency_record JOIN idempotency_operation_run ON id = record_id"
+    assert sorted(shards.ask(target, pairs)) == [(MOVED[0], str(MOVED[0])), (SLOTS - 1, str(SLOTS - 1))]
+
+
+def add_run(shards, alias, digest, slot):
+    shards.ask(
+        alias,
+        "INSERT INTO idempotency_record (key_digest, scope, principal, idempotency_key, operation, "
+        f"fingerprint, state, headers, body_state, created_at, expires_at, fence, slot) VALUES ("
+        f"{digest}, {digest}, {digest}, '', '', {digest}, 1, '', 0, now(), now(), 1, {slot})",
+    )
+    retention = "interval '1 day'" if VENDOR == "postgresql" else "1"
+    shards.ask(
+        alias,
+        "INSERT INTO idempotency_operation_run (record_id, name, steps_digest, is_answer, retention, "
+        "principal_kind, principal_id, arguments, journal, attempts, last_error) SELECT id, 'ship', "
+        f"key_digest, true, {retention}, '', '', '', '{slot}', 1, '' "
+        f"FROM idempotency_record WHERE slot = {slot}",
+    )

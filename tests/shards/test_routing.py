@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import router
 from django.urls import path
 from rest_framework.serializers import ModelSerializer
 from rest_framework.viewsets import ModelViewSet
@@ -178,6 +180,14 @@ def test_outside_of_an_operation_nothing_is_guessed(shards):
     with pytest.raises(Unroutable):
         list(Order.objects.all())
     assert User.objects.count() == 0
+
+
+def test_what_a_row_points_to_is_read_where_that_is(user_on):
+    """A user is on no shard, and a shard may have a table of users all the same."""
+    user = User.objects.using("default").create(username="alice")
+    order = Order.objects.using(shard_of(user_on("elsewhere"))).create(reference="a")
+    assert router.db_for_read(User, instance=order) == "default" == user._state.db
+    assert router.db_for_read(ContentType, instance=order) == "elsewhere"
 
 
 def test_a_row_is_saved_where_it_is(user_on):

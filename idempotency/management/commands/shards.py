@@ -10,9 +10,11 @@ from django.db import Error, connections
 from django.db.models import Count
 
 from idempotency.models import IdempotencyRecord
+from idempotency.shards.adopting import adopt, retire
+from idempotency.shards.freezing import freeze, unfreeze
 from idempotency.shards.maps import ShardMap, in_ranges, parse_slots
 from idempotency.shards.routing import required_map
-from idempotency.shards.stored import Known, MapError, adopt, everywhere, freeze, retire, unfreeze
+from idempotency.shards.stored import Known, MapError, everywhere
 
 ACTIONS = ("show", "check", "adopt", "retire", "freeze", "unfreeze")
 
