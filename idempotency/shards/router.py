@@ -61,8 +61,8 @@ class ShardRouter:
 
 
 def elsewhere(shards: ShardMap, model: type[Model], instance: Model | None) -> str | None:
-    """What a row on a shard points to that is on none, such as an order's user: without an answer Django would
-    look on the shard. Each database has content types of its own."""
+    """What a row on a shard points to that is on none, such as an order's user: without an answer Django
+    would look on the shard. Each database has content types of its own."""
     if instance is None or not shards.covers(instance) or model._meta.app_label == "contenttypes":
         return None
     return router.db_for_read(model)

@@ -166,7 +166,8 @@ def test_letting_in_many_slots_does_not_wait_for_who_is_at_work_in_others(shards
 
 
 def test_a_child_of_a_model_on_shards_is_routed_with_it(shards, settings, user_on):
-    settings.IDEMPOTENCY_SHARDS = {**TWO, "MODELS": ["project.ParkingParcel"]}
+    settings.IDEMPOTENCY_SHARDS = {**TWO, "VERSION": 2, "MODELS": ["project.ParkingParcel"]}
+    adopt(shard_map())
     with pytest.raises(Unroutable):
         ExpressParcel.objects.create(reference="a")
     idempotent(key="key", scope=lambda key: user_on("elsewhere"))(
