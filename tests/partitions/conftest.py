@@ -11,6 +11,8 @@ from django.db import connection
 from django.test import override_settings
 
 from idempotency.models import IdempotencyRecord
+from idempotency.partitions.rotation import create
+from idempotency.partitions.table import Partition, name_of, period_default
 from tests.settings import VENDOR
 
 PARTITIONS = {"PERIOD": timedelta(days=1), "AHEAD": 3}
@@ -27,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 def sql(statement, *values):
     with connection.cursor() as cursor:
-        cursor.execute(statement, values)
+        cursor.execute(statement, values or None)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -43,6 +45,21 @@ def names():
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'idempotency_record'::regclass"
     )
     return {name.removeprefix("idempotency_record_") for (name,) in rows}
+
+
+def period(days=0):
+    """Of so many days from now."""
+    return sql(f"SELECT {period_default(PARTITIONS['PERIOD'])}")[0][0] + days * 86400
+
+
+def put_into(days, **which):
+    """As if these records, or all, had been written so many days from now."""
+    start = period(days)
+    with connection.cursor() as cursor:
+        create(cursor, Partition(name_of(start), start))
+    ids = list(IdempotencyRecord.objects.filter(**which).values_list("pk", flat=True))
+    sql("UPDATE idempotency_record SET period = %s WHERE id = ANY(%s)", start, ids)
+    return name_of(start).removeprefix("idempotency_record_")
 
 
 def convert():
@@ -70,6 +87,18 @@ def partitioned_module(django_db_setup, django_db_blocker):
 
 
 @pytest.fixture
+def moving_boundary(partitioned):
+    """Each record is inserted in another period than the one before."""
+    change = "ALTER TABLE idempotency_record ALTER COLUMN period SET DEFAULT "
+    day = f"{period()} + 86400 * (nextval('moving') % 3)"
+    sql("CREATE SEQUENCE moving")
+    sql(change + day)
+    yield
+    sql(change + period_default(PARTITIONS["PERIOD"]))
+    sql("DROP SEQUENCE moving")
+
+
+@pytest.fixture
 def setting(settings):
     settings.IDEMPOTENCY_PARTITIONS = PARTITIONS
 
@@ -77,6 +106,14 @@ def setting(settings):
 @pytest.fixture
 def partitioned(partitioned_module, setting, transactional_db):
     pass
+
+
+@pytest.fixture
+def afresh(setting, transactional_db):
+    """A table with partitions for this test alone, which changes them."""
+    convert()
+    yield
+    make_plain()
 
 
 @pytest.fixture

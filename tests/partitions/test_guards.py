@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.guards import test_consumers, test_leases, test_records
+from tests.guards.contract import UnderRepeatableRead
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -12,6 +13,12 @@ pytestmark = [
     pytest.mark.pgbouncer,
     pytest.mark.usefixtures("partitioned"),
 ]
+
+
+@pytest.fixture(autouse=True, params=["one period", "a boundary after each record"])
+def boundary(request, partitioned):
+    if request.param != "one period":
+        request.getfixturevalue("moving_boundary")
 
 
 class TestRecordGuard(test_records.TestRecordGuard):
@@ -24,6 +31,10 @@ class TestLeaseGuard(test_leases.TestLeaseGuard):
 
 class TestLeaseGuardThatMayRunAgain(test_leases.TestLeaseGuardThatMayRunAgain):
     pass
+
+
+class TestLeaseGuardUnderRepeatableRead(UnderRepeatableRead, test_leases.TestLeaseGuard):
+    """Its claim is in no transaction."""
 
 
 class TestTransactional(test_consumers.TestTransactional):
