@@ -36,7 +36,7 @@ def check_partitions() -> Iterator[CheckMessage]:
         )
     elif has_other_isolation(connection):
         yield Error(
-            f"{alias!r} has an isolation level under which claims are refused, since records have partitions.",
+            f"{alias!r} has an isolation level that refuses claims, since its records have partitions.",
             hint='Leave "isolation_level" out of its OPTIONS (READ COMMITTED is Django\'s default).',
             id=WRONG,
         )

@@ -6,7 +6,7 @@ from datetime import timedelta
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import override_settings
 
@@ -38,6 +38,13 @@ def partitions(*options):
     output = StringIO()
     call_command("idempotency_partitions", *options, stdout=output, stderr=output)
     return output.getvalue().splitlines()
+
+
+def told_by(*options):
+    """What the command fails with."""
+    with pytest.raises(CommandError) as failure:
+        partitions(*options)
+    return str(failure.value)
 
 
 def names():
