@@ -13,6 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 MOST_PREFETCHED, LONGEST_QUEUE = 65535, 250
 LONGEST_WAIT = timedelta(seconds=10)
 BROKER: dict[str, Any] = {"URL": None, "TRANSPORT_OPTIONS": {}}
+PARTITIONS: dict[str, Any] = {"PERIOD": timedelta(days=1), "AHEAD": 7}
+SHORTEST_PERIOD, FEWEST_AHEAD, MOST_AHEAD = timedelta(hours=1), 2, 366
 CONSUMER: dict[str, Any] = {
     "BROKER": "default",
     "QUEUE": None,
@@ -175,6 +177,37 @@ def broker(alias: str) -> dict[str, Any]:
     if not isinstance(options["URL"], str) or "://" not in options["URL"]:
         raise ImproperlyConfigured(
             f'IDEMPOTENCY_BROKERS[{alias!r}] needs a URL, such as "amqp://user:password@host:5672//".'
+        )
+    return options
+
+
+def partitions() -> dict[str, Any] | None:
+    """IDEMPOTENCY_PARTITIONS: on PostgreSQL, the PERIOD of a partition of the record table, and how many are
+    made AHEAD. None: it has no partitions.
+
+    Raises ImproperlyConfigured.
+    """
+    options = getattr(settings, "IDEMPOTENCY_PARTITIONS", None)
+    if options is None:
+        return None
+    if not isinstance(options, Mapping):
+        raise ImproperlyConfigured(f"IDEMPOTENCY_PARTITIONS must be a dict or None, not {options!r}.")
+    if unknown := sorted(map(str, options.keys() - PARTITIONS.keys())):
+        raise ImproperlyConfigured(
+            f"IDEMPOTENCY_PARTITIONS has unknown options: {', '.join(unknown)}. "
+            f"It takes {', '.join(PARTITIONS)}."
+        )
+    options = {**PARTITIONS, **options}
+    period, ahead = options["PERIOD"], options["AHEAD"]
+    if not isinstance(period, timedelta) or period < SHORTEST_PERIOD or period % timedelta(seconds=1):
+        raise ImproperlyConfigured(
+            "IDEMPOTENCY_PARTITIONS: PERIOD is a datetime.timedelta of whole seconds, an hour or more, not "
+            f"{period!r}."
+        )
+    if not isinstance(ahead, int) or isinstance(ahead, bool) or not FEWEST_AHEAD <= ahead <= MOST_AHEAD:
+        raise ImproperlyConfigured(
+            f"IDEMPOTENCY_PARTITIONS: AHEAD is a number of partitions, {FEWEST_AHEAD} to {MOST_AHEAD}, not "
+            f"{ahead!r}."
         )
     return options
 

@@ -30,6 +30,8 @@ LOST_CONNECTION_STATES = ("08", "57P")
 # Gone away, lost during a query, lost at a system call, killed.
 LOST_CONNECTION_NUMBERS = {2006, 2013, 2055, 1927}
 DUPLICATE_ENTRY = 1062
+# PostgreSQL's, of a conflict target that no unique index has.
+NO_SUCH_CONSTRAINT = "42P10"
 
 
 # The present in SQL with placeholders, UTC where the type has no zone.

@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from idempotency.models import IdempotencyRecord, StatusTransition
     from idempotency.status import Outcome, StatusMixin
 
+WITHOUT_SETTING = (
+    "The table of idempotency records has partitions, and this process does not know: it would look for "
+    "uniqueness where none is. Give it the setting IDEMPOTENCY_PARTITIONS that the others have."
+)
+
 
 class IdempotencyError(Exception):
     """A refusal: nothing ran, nothing was kept.

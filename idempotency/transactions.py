@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
 from idempotency.database import (
     FAILED_TRANSACTION,
+    NO_SUCH_CONSTRAINT,
     is_conflict,
     is_lost_tie,
     is_outage,
     is_refused_wait,
     sqlstate,
 )
-from idempotency.exceptions import AlreadyCompleted, IdempotencyError, OperationInProgress, StoreUnavailable
+from idempotency.exceptions import (
+    WITHOUT_SETTING,
+    AlreadyCompleted,
+    IdempotencyError,
+    OperationInProgress,
+    StoreUnavailable,
+)
 
 CONFLICT_INSIDE = "The operation lost a conflict and was rolled back: retry with the same key."
 LEFT_OPEN = "The operation was rolled back, since it has entered a transaction.atomic() and not left it."
@@ -181,6 +189,8 @@ def translated() -> Iterator[None]:
             raise OperationInProgress(CONFLICT_INSIDE) from error
         if is_outage(error):
             raise StoreUnavailable from error
+        if sqlstate(error) == NO_SUCH_CONSTRAINT:
+            raise ImproperlyConfigured(WITHOUT_SETTING) from error
         raise
 
 

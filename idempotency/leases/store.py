@@ -18,6 +18,7 @@ from idempotency.leases.lease import Lease, State, is_free
 from idempotency.leases.terms import Terms
 from idempotency.models import OperationRun
 from idempotency.records.base import IS_DONE, MICROSECOND, TABLE, Found
+from idempotency.records.postgresql import PostgreSQLRecordStore
 from idempotency.records.stores import store_class
 from idempotency.responses import BodyState, StoredResponse
 from idempotency.shards.claims import hold
@@ -87,11 +88,14 @@ class LeaseStore:
     def _insert_where_none_is(self) -> None:
         """In one statement, the run too: in the middle of a transaction one could be halted, and keep others
         waiting for how it ends."""
+        records = self._records
+        assert isinstance(records, PostgreSQLRecordStore)
         sql = (
             f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}, expires_at, created_at) "
             f"SELECT {places(COLUMNS)}, {self._later}, {self._now} "
-            f"WHERE NOT EXISTS (SELECT FROM {TABLE} WHERE key_digest = %s AND scope = %s) "
-            "ON CONFLICT DO NOTHING RETURNING id"
+            f"WHERE {records.insert_condition}"
+            f"NOT EXISTS (SELECT FROM {TABLE} WHERE key_digest = %s AND scope = %s)"
+            f"{records.insert_suffix} RETURNING id"
         )
         values = (*self._record_values, self.key.key_digest, self.key.scope)
         run = self._new_run() if self.terms.may_go_on else None
@@ -102,10 +106,7 @@ class LeaseStore:
                 f"SELECT id, {places(columns)} FROM record RETURNING record_id"
             )
             values += tuple(run_values)
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            row = cursor.fetchone()
-        if row:
+        if row := records.insert_new(sql, values):
             self._hold(row[0], FIRST_FENCE)
             self.run = run
 

@@ -123,14 +123,16 @@ class BaseRecordStore(ABC):
             )
             return bool(cursor.rowcount == 1)
 
-    def delete_expired(self, record: IdempotencyRecord) -> None:
-        """Make room for the new record; a rollback brings the old one back, still expired."""
+    def delete_expired(self, record: IdempotencyRecord) -> bool:
+        """Make room for the new record; a rollback brings the old one back, still expired. False when it is
+        not there, or expired, any more."""
         if record.state == State.FINISHED:
             OperationRun.objects.using(self.connection.alias).filter(record=record).delete()
         with self.connection.cursor() as cursor:
             cursor.execute(
                 f"DELETE FROM {TABLE} WHERE id = %s AND {IS_DONE} AND expires_at <= {self.now}", (record.pk,)
             )
+            return bool(cursor.rowcount == 1)
 
     @classmethod
     def find_sql(cls) -> str:

@@ -34,6 +34,8 @@ IDEMPOTENCY_UNIQUE_IDS |= {
     "default": {"CLAIM": CLAIM},
     "redis": {**IDEMPOTENCY_UNIQUE_IDS["redis"], "CLAIM": CLAIM},
 }
+if os.environ.get("SERVED_PARTITIONS") == "yes":
+    IDEMPOTENCY_PARTITIONS = {"PERIOD": timedelta(days=1), "AHEAD": 3}
 if "SERVED_LEASE" in os.environ:
     IDEMPOTENCY_LEASE = timedelta(seconds=float(os.environ["SERVED_LEASE"]))
 IDEMPOTENCY_BROKERS = {"default": {"URL": os.environ.get("BROKER_URL", services.rabbitmq.url)}}

@@ -14,6 +14,7 @@ urlpatterns = [
             ("token-and-key-race", views.TokenAndKeyRaceView, {}),
         )
     ),
+    path("lease-race/", views.LeaseRaceView.as_view()),
     path("waiting-race/", views.WaitingRaceView.as_view()),
     path("transfers/", views.TransferView.as_view()),
     *project_urls,

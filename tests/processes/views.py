@@ -53,6 +53,10 @@ class TokenAndKeyRaceView(IdempotencyTokenMixin, RaceView):
     pass
 
 
+class LeaseRaceView(RaceView):
+    idempotency_mode = "lease"
+
+
 class WaitingRaceView(RaceView):
     idempotency_wait = timedelta(seconds=10)
 
