@@ -14,9 +14,9 @@ from django.utils.dateparse import parse_duration
 
 from idempotency import conf
 from idempotency.models import IdempotencyRecord
+from idempotency.pace import LARGEST
 from idempotency.purging import Purge
 
-LARGEST_BATCH = 10_000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 NOUNS = {
     "tokens": "token",
@@ -43,8 +43,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch-size",
             type=int,
-            default=1000,
-            help=f"Rows per transaction, 1 to {LARGEST_BATCH} (default: 1000).",
+            default=LARGEST,
+            help=f"Rows per transaction at most, 1 to {LARGEST} (the default). Fewer are taken where so many "
+            "take long.",
         )
         parser.add_argument(
             "--max-seconds", type=float, help="Stop between two batches when this time is over."
@@ -86,8 +87,8 @@ class Command(BaseCommand):
 
     def purge(self, options: dict[str, Any]) -> Purge:
         size, seconds = options["batch_size"], options["max_seconds"]
-        if not 1 <= size <= LARGEST_BATCH:
-            raise CommandError(f"--batch-size takes 1 to {LARGEST_BATCH}, not {size}.")
+        if not 1 <= size <= LARGEST:
+            raise CommandError(f"--batch-size takes 1 to {LARGEST}, not {size}.")
         if seconds is not None and not seconds > 0:
             raise CommandError(f"--max-seconds takes a number above 0, not {seconds:g}.")
         using = options["database"] or conf.database() or router.db_for_write(IdempotencyRecord)
