@@ -12,13 +12,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks import others, report
+from benchmarks import large, others, plots, report
 from benchmarks.variants import SETUPS, THROUGHPUT_GOAL
 
 Part = Callable[[argparse.Namespace, Sequence[str]], None]
 DRIVERS = {"postgresql": ("psycopg2", "psycopg3"), "mariadb": ("mysqlclient",), "sqlite": ("sqlite3",)}
+SIZES = [10_000, 100_000, 1_000_000, 10_000_000]
 
 
 def main() -> int:
@@ -49,6 +51,7 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=3, help="length of each half of such a round")
     add("--quick", action="store_true", help="a few short rounds, to see that it works")
     add("--only", action="append", choices=PARTS, help="only this part; may be given several times")
+    add("--plots", type=Path, default=Path("build/benchmarks"), help="folder for the pictures")
     add("--others", action="store_true", help="also the other packages, installed below build/")
     add("--profile", action="store_true", help="instead: where the time of a guarded request goes")
     return parser.parse_args()
@@ -103,6 +106,43 @@ def outbox(options: argparse.Namespace, driver: str) -> None:
     found = worker(options, driver, "outbox", messages=messages, rounds=options.pairs)
     print(f"\n{report.versions(found['versions'])}: {messages} messages that wait, to RabbitMQ")
     print("\n".join(report.outbox(found["result"])), flush=True)
+
+
+def size(options: argparse.Namespace, driver: str) -> None:
+    if options.database == "sqlite":
+        return
+    sizes = SIZES[:2] if options.quick else SIZES
+    found = worker(options, driver, "size", sizes=sizes, rounds=options.rounds, block=options.block // 2)
+    result = found["result"]
+    print(f"\n{report.versions(found['versions'])}: a small table, and one that grows")
+    print("\n".join(large.sizes(result["latency"], 1.1)))
+    print(f"\nOf {result['weighed']:,} records")
+    print("\n".join(large.weights(result["bytes"])), flush=True)
+    draw(options, "size", result)
+
+
+def purge(options: argparse.Namespace, driver: str) -> None:
+    if options.database == "sqlite":
+        return
+    windows, seconds, drops = (4, options.seconds, 1) if options.quick else (15, 2 * options.seconds, 3)
+    expired = 100_000 if options.quick else 1_000_000
+    measured = {"expired": expired, "windows": windows, "seconds": seconds, "drops": drops}
+    found = worker(options, driver, "purge", **measured)
+    print(f"\n{report.versions(found['versions'])}: {expired:,} expired among {2 * expired:,} records")
+    print("\n".join(large.purge(found["result"], 1.5)), flush=True)
+    if found["result"]["drop"]:
+        print(f"\nA period of {expired:,} records, made with plain SQL")
+        print("\n".join(large.drops(found["result"]["drop"], 50)), flush=True)
+    draw(options, "purge", found["result"])
+
+
+def draw(options: argparse.Namespace, part: str, result: dict[str, Any]) -> None:
+    try:
+        paths = plots.write(options.plots, part, options.database, result)
+    except ImportError as error:
+        print(f"\nNo pictures: {error} (pip install -r requirements.txt)")
+    else:
+        print(f"\nDrawn: {', '.join(map(str, paths))}", flush=True)
 
 
 def throughput(options: argparse.Namespace, driver: str) -> None:
@@ -185,6 +225,8 @@ PARTS: dict[str, Part] = {
     "consumers": on_the_first(consumers),
     "outbox": on_the_first(outbox),
     "throughput": on_the_first(throughput),
+    "size": on_the_first(size),
+    "purge": on_the_first(purge),
 }
 
 

@@ -10,7 +10,8 @@ from tests import services
 
 VENDOR = os.environ.get("BENCH_DATABASE", "postgresql")
 PACKAGE = os.environ.get("BENCH_PACKAGE", "")
-NAME = "idempotency_bench"
+# So that two runs at once do not share a database.
+NAME = f"idempotency_bench{os.environ.get('BENCH_SUFFIX', '')}"
 
 if os.environ.get("BENCH_DRIVER", "psycopg2") == "psycopg2":
     # Django prefers psycopg 3 where it finds it.

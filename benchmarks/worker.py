@@ -33,6 +33,8 @@ def measure(part: str, arguments: dict[str, Any]) -> Any:
         locks,
         outbox,
         profiling,
+        purge,
+        size,
         statuses,
         throughput,
         unique_ids,
@@ -53,6 +55,10 @@ def measure(part: str, arguments: dict[str, Any]) -> Any:
         return unique_ids.measure(**arguments)
     if part == "consumers":
         return consumers.measure(**arguments)
+    if part == "size":
+        return size.measure(**arguments)
+    if part == "purge":
+        return purge.measure(**arguments)
     if part == "throughput":
         return throughput.measure(**arguments)
     return profiling.measure(**arguments)

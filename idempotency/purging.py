@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from idempotency.models import (
     RecordQuerySet,
     UniqueId,
 )
+from idempotency.pace import Pace
 from idempotency.responses import BodyState
 
 ATTEMPTS = 5
@@ -55,7 +56,9 @@ MYSQL_DROP = f"UPDATE {MYSQL_ROWS} SET body = NULL, headers = '', body_state = {
 class Purge:
     """One run over the records of one database, and what other mechanisms keep there.
 
-    Each batch is a short transaction of its own, and nothing is held between two. Rows that another
+    Each batch is a short transaction of its own, and nothing is held between two. It has ``batch_size``
+    rows at most (10,000 where that is None), and fewer where so many take longer than 50 ms. After each,
+    live traffic has the database to itself for a while: see ``Pace``. Rows that another
     transaction has locked are left to it, where the database can skip them. The methods return
     whether they came to the end; False means that ``seconds`` were over, with rows left. At least one
     batch is done, however short the time. Database errors pass through; what was done stays done.
@@ -66,15 +69,17 @@ class Purge:
     """
 
     using: str
-    batch_size: int = 1000
+    batch_size: int | None = None
     seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     on_progress: Callable[[Counter[str]], None] = lambda counts: None
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._started_at = self.clock()
         self._begun = False
+        self.pace = Pace(self.batch_size, clock=self.clock, sleep=self.sleep)
 
     @property
     def records(self) -> RecordQuerySet:
@@ -82,6 +87,10 @@ class Purge:
 
     def expired(self) -> RecordQuerySet:
         return self.records.expired()
+
+    def expired_by_state(self) -> dict[int, RecordQuerySet]:
+        """The index has the rows of one state in order; those of several are sorted anew for every batch."""
+        return {state: self.expired().filter(state=state) for state in IdempotencyRecord.DONE}
 
     def droppable(self, age: timedelta) -> RecordQuerySet:
         """Live ones only: an expired record goes as a whole."""
@@ -97,7 +106,7 @@ class Purge:
         yield "failures", FailedMessage.objects.using(self.using).forgettable(), "kept_until"
 
     def delete_expired(self) -> bool:
-        return self._sweep(self.expired(), "expires_at", "deleted")
+        return all(self._sweep(rows, "expires_at", "deleted") for rows in self.expired_by_state().values())
 
     def delete_forgettable(self) -> bool:
         return all(self._sweep(rows, column, change) for change, rows, column in self.forgettable())
@@ -119,8 +128,8 @@ class Purge:
             if dry_run:
                 self.counts["deleted"] += len(pks)
                 continue
-            for start in range(0, len(pks), self.batch_size):
-                batch = pks[start : start + self.batch_size]
+            while pks:
+                batch, pks = pks[: self.pace.size], pks[self.pace.size :]
                 self._process(self.records.filter(state__in=IdempotencyRecord.DONE), batch, "deleted")
         return True
 
@@ -150,11 +159,12 @@ class Purge:
             # Not from the start again, past all that was deleted and is not yet vacuumed.
             rows = rows.filter(**{f"{column}__gte": reached - LAG})
         rows = rows.exclude(pk__in=list(skipped)).order_by(column)
-        return dict(rows.values_list("pk", column)[: self.batch_size])
+        return dict(rows.values_list("pk", column)[: self.pace.size])
 
     def _process(self, due: QuerySet[Any], pks: list[int], change: Change) -> set[int]:
         """Change those of the rows that are due and that nobody else holds; say which."""
         for attempt in range(1, ATTEMPTS + 1):
+            started_at = self.clock()
             try:
                 with transaction.atomic(using=self.using):
                     held, changed = self._hold_and_write(due, pks, change)
@@ -164,10 +174,12 @@ class Purge:
             except DatabaseError as error:
                 if attempt == ATTEMPTS or not is_conflict(error):
                     raise
+        self.pace.adapt(len(pks), self.clock() - started_at)
         self._begun = True
         self.counts[change] += changed
         self.counts["skipped"] += len(pks) - len(held)
         self.on_progress(self.counts)
+        self.pace.rest(self._seconds_left())
         return held
 
     def _hold_and_write(self, due: QuerySet[Any], pks: list[int], change: Change) -> tuple[set[int], int]:
@@ -207,30 +219,9 @@ class Purge:
             cursor.execute(write.format(table=table), [json.dumps(list(held))])
             return held, int(cursor.rowcount)
 
+    def _seconds_left(self) -> float | None:
+        return None if self.seconds is None else self.seconds - (self.clock() - self._started_at)
+
     def _time_is_up(self) -> bool:
-        spent = self.clock() - self._started_at
-        return self._begun and self.seconds is not None and spent >= self.seconds
-
-
-class Purges:
-    """One for each of several databases, one after the other. ``seconds`` are for all together: each gets an
-    equal share of what those before it have left, so that none is always the one that is not come to."""
-
-    def __init__(
-        self,
-        databases: Sequence[str],
-        batch_size: int,
-        seconds: float | None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.batch_size, self.seconds, self.clock = batch_size, seconds, clock
-        self._waiting = len(databases)
-        self._started_at = clock()
-
-    def on(self, using: str) -> Purge:
-        share = None
-        if self.seconds is not None:
-            left = self.seconds - (self.clock() - self._started_at)
-            share = max(0.0, left) / self._waiting
-        self._waiting -= 1
-        return Purge(using, self.batch_size, share, self.clock)
+        left = self._seconds_left()
+        return self._begun and left is not None and left <= 0

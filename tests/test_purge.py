@@ -84,6 +84,10 @@ def operate(key):
         connection.close()
 
 
+def no_sleep(seconds):
+    pass
+
+
 class Clock:
     """Each look at it takes a second."""
 
@@ -148,8 +152,59 @@ def test_each_batch_commits_by_itself():
 
 def test_when_the_time_is_over_the_rest_is_left_and_said():
     expire("old-1", "old-2", "old-3")
-    assert not Purge("default", batch_size=1, seconds=2, clock=Clock()).delete_expired()
+    run = Purge("default", batch_size=1, seconds=2, clock=Clock(), sleep=no_sleep)
+    assert not run.delete_expired()
     assert 0 < len(left()) < 3
+
+
+def test_live_traffic_has_the_database_to_itself_after_each_batch():
+    expire("old-1", "old-2")
+    pauses = []
+
+    def sleep(seconds):
+        assert not connection.in_atomic_block
+        pauses.append(seconds)
+
+    Purge("default", batch_size=1, sleep=sleep).delete_expired()
+    assert len(pauses) == 2
+
+
+def test_a_rest_ends_when_the_time_is_over():
+    expire("old-1", "old-2")
+    pauses = []
+    Purge("default", batch_size=1, seconds=0.000001, sleep=pauses.append).delete_expired()
+    assert not pauses
+
+
+def test_a_batch_that_takes_long_makes_the_next_one_smaller():
+    expire(*(f"old-{number}" for number in range(600)))
+    seen = []
+    run = Purge("default", batch_size=400, clock=Clock(), sleep=no_sleep)
+    run.on_progress = lambda counts: seen.append(counts["deleted"])
+    run.delete_expired()
+    assert seen == [400, 600]
+    assert run.pace.size == 100
+
+
+@pytest.mark.parametrize("state", IdempotencyRecord.DONE)
+def test_no_batch_is_sorted_out_of_all_that_expired(state):
+    if connection.vendor == "sqlite":
+        pytest.skip("its planner is not asked for a plan here")
+    rows = Purge("default").expired_by_state()[state].order_by("expires_at")
+    plan = explained(rows.values_list("pk", "expires_at")[:1000])
+    assert "Sort" not in plan
+    assert "filesort" not in plan
+
+
+def explained(rows):
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        sql, parameters = rows.query.sql_with_params()
+        cursor.execute(f"EXPLAIN {sql}", parameters)
+        plan = str(cursor.fetchall())
+    connection.close()
+    return plan
 
 
 def test_a_command_that_leaves_rows_exits_with_one():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, connections
 from django.db.models import Model
 
+from idempotency.purging import Purge
 from idempotency.shards.maps import in_ranges, shard_map
 from idempotency.shards.routing import all_databases
 from idempotency.shards.stored import Known, known
@@ -67,3 +69,27 @@ def reached() -> list[Known]:
         except Error:
             continue
     return found
+
+
+class Purges:
+    """One for each of several databases, one after the other. ``seconds`` are for all together: each gets an
+    equal share of what those before it have left, so that none is always the one that is not come to."""
+
+    def __init__(
+        self,
+        databases: Sequence[str],
+        batch_size: int,
+        seconds: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.batch_size, self.seconds, self.clock = batch_size, seconds, clock
+        self._waiting = len(databases)
+        self._started_at = clock()
+
+    def on(self, using: str) -> Purge:
+        share = None
+        if self.seconds is not None:
+            left = self.seconds - (self.clock() - self._started_at)
+            share = max(0.0, left) / self._waiting
+        self._waiting -= 1
+        return Purge(using, self.batch_size, share, self.clock)

@@ -14,15 +14,16 @@ from django.db import Error
 from django.utils.dateparse import parse_duration
 
 from idempotency.management.databases import (
+    Purges,
     chosen_databases,
     in_turn,
     require_nothing_moves,
     require_same_map,
 )
 from idempotency.models import IdempotencyRecord
-from idempotency.purging import Purge, Purges
+from idempotency.pace import LARGEST
+from idempotency.purging import Purge
 
-LARGEST_BATCH = 10_000
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 NOUNS = {
     "tokens": "token",
@@ -49,8 +50,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch-size",
             type=int,
-            default=1000,
-            help=f"Rows per transaction, 1 to {LARGEST_BATCH} (default: 1000).",
+            default=LARGEST,
+            help=f"Rows per transaction at most, 1 to {LARGEST} (the default). Fewer are taken where so many "
+            "take long.",
         )
         parser.add_argument(
             "--max-seconds",
@@ -112,8 +114,8 @@ class Command(BaseCommand):
 
     def databases(self, options: dict[str, Any]) -> Sequence[str]:
         size, seconds = options["batch_size"], options["max_seconds"]
-        if not 1 <= size <= LARGEST_BATCH:
-            raise CommandError(f"--batch-size takes 1 to {LARGEST_BATCH}, not {size}.")
+        if not 1 <= size <= LARGEST:
+            raise CommandError(f"--batch-size takes 1 to {LARGEST}, not {size}.")
         if seconds is not None and not seconds > 0:
             raise CommandError(f"--max-seconds takes a number above 0, not {seconds:g}.")
         self.quiet = not options["verbosity"]
