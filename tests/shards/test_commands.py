@@ -12,6 +12,7 @@ from kombu.transport import memory
 from idempotency.consumers import consumer as consumers
 from idempotency.consumers import idempotent_consumer
 from idempotency.database import DatabaseNow
+from idempotency.management.databases import Purges
 from idempotency.models import (
     IdempotencyRecord,
     OperationRun,
@@ -20,7 +21,6 @@ from idempotency.models import (
     Shard,
     ShardSlot,
 )
-from idempotency.purging import Purges
 from tests.shards.rows import BOTH, PK, SLOT_OF, State, begun, keep, row
 from tests.test_purge import Clock
 
