@@ -46,7 +46,8 @@ def purge(found: dict[str, Any], goal: float) -> list[str]:
     return lines
 
 
-def drops(milliseconds: list[float], goal: float) -> list[str]:
-    header = ("", "ms, each time", "goal")
-    each = ", ".join(f"{one:.0f}" for one in milliseconds)
-    return table([header, ("DROP TABLE of a partition", each, f"<= {goal}")])
+def drops(milliseconds: list[tuple[float, float]], goal: float) -> list[str]:
+    others, whole = (", ".join(f"{one:.0f}" for one in each) for each in zip(*milliseconds, strict=True))
+    cells = [("DROP TABLE of a partition", "ms, each time", "goal")]
+    cells += [("others wait for the table", others, f"<= {goal}"), ("and its files are gone", whole, "")]
+    return table(cells)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 SMALLEST, LARGEST, FIRST = 100, 10_000, 1000
 TARGET = 0.05
 """Seconds that a batch should take: for so long it may keep somebody waiting."""
-SHARE = 0.25
+SHARE = 0.5
 """Part of the time that is worked; the rest belongs to others."""
 LONGEST_REST = 5.0
 
@@ -17,8 +17,8 @@ class Pace:
     """The size of a job's next batch, from how long the last one took, and a rest after each.
 
     A size is never above ``limit``. One up to 100 stays as it is; larger ones aim at 50 ms a batch,
-    between 100 and ``limit``, and change by a factor of two at most. A rest is three times as long as the
-    work since the last one, and 5 seconds at most: one slow statement does not stop the job for minutes.
+    between 100 and ``limit``, and change by a factor of two at most. A rest is as long as the work
+    since the last one, and 5 seconds at most: one slow statement does not stop the job for minutes.
     """
 
     def __init__(

@@ -74,11 +74,11 @@ def test_however_slow_a_batch_does_not_shrink_to_nothing(time, limit, smallest):
     assert batches.size == smallest
 
 
-def test_a_quarter_of_the_time_is_worked(time):
+def test_half_of_the_time_is_worked(time):
     batches = pace(time)
     time.now += 1
     batches.rest()
-    assert time.slept == [3]
+    assert time.slept == [1]
 
 
 def test_a_rest_counts_the_work_since_the_last_one_alone(time):
