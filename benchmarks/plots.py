@@ -68,6 +68,7 @@ def draw_purge(figure: Any, results: dict[str, Any]) -> None:
         axes.plot(numbers, during, "s-", color=COLOURS[database], label="beside a purge")
         axes.set(xlabel="pair of windows", ylabel="p99 of 8 writing clients, ms")
         axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(f"{NAMES[database]}: {result['rows_per_second']:,.0f} rows/s purged")
         axes.grid(alpha=0.3)
         axes.legend()
