@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 MOST_PREFETCHED, LONGEST_QUEUE = 65535, 250
 LONGEST_WAIT = timedelta(seconds=10)
 BROKER: dict[str, Any] = {"URL": None, "TRANSPORT_OPTIONS": {}}
-PARTITIONS: dict[str, Any] = {"PERIOD": timedelta(days=1), "AHEAD": 7}
+PARTITIONS: dict[str, Any] = {"PERIOD": timedelta(days=1), "AHEAD": 3}
 SHORTEST_PERIOD, FEWEST_AHEAD, MOST_AHEAD = timedelta(hours=1), 2, 366
 CONSUMER: dict[str, Any] = {
     "BROKER": "default",

@@ -46,8 +46,10 @@ EACH_GUARD = pytest.mark.parametrize("guard", GUARDS.values(), ids=GUARDS)
 
 
 def assert_refused(guard, why):
+    entered = []
     with pytest.raises(ImproperlyConfigured, match=why), guard():
-        Order.objects.create(reference="ran")
+        entered.append(True)
+    assert not entered
     assert (Order.objects.count(), IdempotencyRecord.objects.count()) == (0, 0)
 
 
