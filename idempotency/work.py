@@ -50,7 +50,7 @@ class WorkGuard(ABC):
         self.failed_open = False
         self.database = database
         self._within = within
-        # A slot that is frozen waits for transactions, and for nothing else.
+        # Freezing a slot waits for transactions, and for nothing else.
         self._has_transaction = (has_transaction or slot_of(using) is not None) and not within
         self._transaction: GuardedTransaction | None = None
         self._nesting: Nesting | None = None
